@@ -1,0 +1,1 @@
+"""The core of Vestibule: tokens, decisions, doors and the journal. Knows nothing of Home Assistant."""

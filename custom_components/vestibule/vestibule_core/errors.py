@@ -1,0 +1,69 @@
+"""Every error of the core: one root, and a leaf for each thing that a caller does differently.
+
+``may_have_succeeded`` tells whether the door may have moved although this was raised: such a command is never sent
+again. ``temporary`` tells whether asking again later can help.
+"""
+
+from __future__ import annotations
+
+from .model import Code
+
+
+class VestibuleError(Exception):
+    """The root. Catch a leaf, not this."""
+
+    may_have_succeeded = False
+    temporary = False
+
+
+class KeySetInvalid(VestibuleError):
+    """A JWK set cannot be trusted. ``reason`` is a word for the form's message; ``position`` counts keys from 1."""
+
+    def __init__(self, reason: str, position: int = 0) -> None:
+        """Say why, and at which key of the set (0: the set itself)."""
+        super().__init__(f"key {position}: {reason}" if position else reason)
+        self.reason = reason
+        self.position = position
+
+
+class Refused(VestibuleError):
+    """A request is refused; nothing moved. ``code`` says why."""
+
+    def __init__(self, code: Code) -> None:
+        """Refuse with this code."""
+        super().__init__(code.value)
+        self.code = code
+
+
+class StrikeUnreachable(VestibuleError):
+    """The strike cannot be reached; it was not told anything."""
+
+    temporary = True
+
+
+class StrikeRefused(VestibuleError):
+    """The strike answered that it did not move."""
+
+
+class OutcomeUnknown(VestibuleError):
+    """The strike was told, and did not answer in time or in sense."""
+
+    may_have_succeeded = True
+
+
+class StoreFailed(VestibuleError):
+    """The journal could not be written. It stays closed until the program is started again (protocol D)."""
+
+
+class JournalInUse(VestibuleError):
+    """Another process holds the journal: two controllers would each spend the same token."""
+
+    temporary = True
+
+
+class JournalTooNew(VestibuleError):
+    """The journal was written by a newer version; writing to it could lose what that version relies on."""
+
+
+class JournalDamaged(VestibuleError):
+    """The file is not a journal, or SQLite found it damaged."""

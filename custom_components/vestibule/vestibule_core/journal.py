@@ -1,0 +1,405 @@
+"""The journal: what was spent and what happened, durable before it has an effect.
+
+One SQLite file, one writer thread, and one COMMIT (one sync) for everything that waits at that moment; each entry has a
+savepoint of its own, so that a bad neighbour harms nobody. Whatever is committed is told once, in the order of its
+sequence numbers. What this file refuses to do: try a failed COMMIT again (a retried fsync may lie), open a journal that
+another process holds or a newer version wrote, or lose a line silently (protocol D).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Self
+
+from .errors import JournalDamaged, JournalInUse, JournalTooNew, Refused, StoreFailed
+from .model import AccessEvent, Code, DoorId, Issuer
+
+_LOGGER = logging.getLogger(__name__)
+
+CHECKPOINT_PAGES: Final = 1000
+"""Pages of 4 KiB in the write-ahead log after which it is copied back, in a quiet moment."""
+RECENT: Final = 10_000
+"""Spends that are remembered in memory; older ones are found by the primary key."""
+
+# Each migration takes the schema from its position to the next, in one transaction with the new user_version.
+_MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """CREATE TABLE spent(
+             iss TEXT NOT NULL, jti TEXT NOT NULL, door TEXT NOT NULL, non TEXT NOT NULL, at REAL NOT NULL,
+             state TEXT NOT NULL CHECK(state IN ('SPENT', 'GRANTED', 'FAILED', 'UNKNOWN')),
+             PRIMARY KEY(iss, jti), UNIQUE(door, non))""",
+        # Only the few without outcome are indexed: found at start however many were spent.
+        "CREATE INDEX spent_unsettled ON spent(state) WHERE state = 'SPENT'",
+        "CREATE TABLE leaf(seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL)",
+        "CREATE TABLE person(seq INTEGER PRIMARY KEY, salt BLOB NOT NULL, json TEXT NOT NULL)",
+        "CREATE TABLE checkpoint(size INTEGER PRIMARY KEY, note TEXT NOT NULL)",
+        "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    ),
+)
+SCHEMA_VERSION: Final = len(_MIGRATIONS)
+# "vstb": tells our file from any other SQLite database.
+_APPLICATION_ID: Final = 0x76737462
+
+
+class SpentState(StrEnum):
+    """The state of a spent token; SPENT means that the strike may have moved (protocol D)."""
+
+    SPENT = "SPENT"
+    GRANTED = "GRANTED"
+    FAILED = "FAILED"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """One token to be spent for one door."""
+
+    issuer: Issuer
+    jti: str
+    door: DoorId
+    nonce: str
+
+
+type Person = dict[str, Any]
+"""What of an entry is about a person or is a secret's trace: kept apart, behind a salted commitment, deletable."""
+
+type _Work = Callable[[_Writer], AccessEvent | None]
+type _Result = AccessEvent | Exception | None
+type _Answer = asyncio.Future[AccessEvent | None]
+
+
+class _Writer:
+    """What a piece of work may do inside its savepoint. Lives in the writer thread."""
+
+    def __init__(self, db: sqlite3.Connection, sequence: int) -> None:
+        self.db = db
+        self.sequence = sequence
+
+    def append(self, event: AccessEvent, person: Person | None) -> AccessEvent:
+        """Add a leaf (and its person) and return the event with its sequence number."""
+        self.sequence += 1
+        leaf: dict[str, Any] = {
+            "seq": self.sequence,
+            "t": round(event.at, 3),
+            "door": event.door,
+            "kind": event.outcome,
+            "code": event.code,
+            "means": event.means,
+            "kid": event.kid,
+            "spend_id": event.spend_id.hex(),
+            "commit": None,
+        }
+        if person is not None:
+            salt, text = os.urandom(16), _compact(person)
+            leaf["commit"] = hashlib.sha256(salt + text.encode()).hexdigest()
+            self.db.execute("INSERT INTO person VALUES(?, ?, ?)", (self.sequence, salt, text))
+        self.db.execute("INSERT INTO leaf VALUES(?, ?)", (self.sequence, _compact(leaf).encode()))
+        return replace(event, sequence=self.sequence)
+
+    def mark(self, key: str, value: str | None) -> None:
+        if value is None:
+            self.db.execute("DELETE FROM meta WHERE key = ?", (key,))
+        else:
+            self.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, value))
+
+
+class Journal:
+    """The one writer of the file. Open it off the event loop; use it from one event loop; close it once."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, sequence: int) -> None:
+        """Use ``Journal.open``."""
+        self._path = path
+        self._writer = _Writer(db, sequence)
+        self._waiting: queue.SimpleQueue[tuple[_Work, _Answer] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tell: Callable[[AccessEvent], None] | None = None
+        self.failed = False
+        """Whether the store has failed; it then stays so until it is opened anew."""
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open or create the journal at ``path``; blocks.
+
+        Raises JournalInUse, JournalTooNew, JournalDamaged or StoreFailed, each with the file as it was.
+        """
+        try:
+            if not path.exists():
+                # Holds tokens and pseudonyms: nobody else's to read. SQLite gives its log the same mode.
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+                _sync_directory(path.parent)
+            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+        except (OSError, sqlite3.Error) as err:
+            raise StoreFailed(f"cannot open {path}: {err}") from err
+        try:
+            return cls(path, db, _prepare(db, path))
+        except sqlite3.Error as err:
+            db.close()
+            raise _translated(err, path) from err
+        except BaseException:
+            db.close()
+            raise
+
+    def start(self, tell: Callable[[AccessEvent], None]) -> None:
+        """Start the writer; ``tell`` gets every committed event once, in order, in the running event loop."""
+        self._loop, self._tell = asyncio.get_running_loop(), tell
+        self._thread = threading.Thread(target=self._write, name="vestibule-journal", daemon=True)
+        self._thread.start()
+
+    def recent_spends(self) -> list[tuple[Issuer, str]]:
+        """Return the newest spends, oldest first. Only before ``start``."""
+        rows = self._writer.db.execute("SELECT iss, jti FROM spent ORDER BY rowid DESC LIMIT ?", (RECENT,)).fetchall()
+        return [(Issuer(iss), jti) for iss, jti in reversed(rows)]
+
+    def unsettled(self) -> list[Spend]:
+        """Return the spends without an outcome: their strikes may have moved. Only before ``start``."""
+        rows = self._writer.db.execute("SELECT iss, jti, door, non FROM spent WHERE state = 'SPENT' ORDER BY rowid")
+        return [Spend(Issuer(iss), jti, DoorId(door), non) for iss, jti, door, non in rows]
+
+    def releases_left_open(self) -> set[DoorId]:
+        """Return the doors with a release that the controller had to end and did not live to. Only before ``start``."""
+        rows = self._writer.db.execute("SELECT substr(key, 9) FROM meta WHERE key GLOB 'release:*'").fetchall()
+        return {DoorId(door) for (door,) in rows}
+
+    async def spend(
+        self,
+        spend: Spend,
+        event: AccessEvent,
+        person: Person,
+        *,
+        check_again: Callable[[], Code | None],
+        ends_by_us: bool,
+    ) -> AccessEvent:
+        """Spend a token and record its grant, durably; return the recorded event (A.2 step 11).
+
+        ``check_again`` runs in the writer just before the row is written. Raises Refused (its code, or ALREADY_SPENT
+        for the token or its challenge) or StoreFailed; in both cases nothing may move.
+        """
+
+        def work(writer: _Writer) -> AccessEvent:
+            if code := check_again():
+                raise Refused(code)
+            try:
+                writer.db.execute(
+                    "INSERT INTO spent VALUES(?, ?, ?, ?, ?, ?)",
+                    (spend.issuer, spend.jti, spend.door, spend.nonce, event.at, SpentState.SPENT),
+                )
+            except sqlite3.IntegrityError as err:
+                raise Refused(Code.ALREADY_SPENT) from err
+            if ends_by_us:
+                writer.mark(f"release:{spend.door}", event.spend_id.hex())
+            return writer.append(event, person)
+
+        return _recorded(await self._submit(work))
+
+    async def settle(self, spend: Spend, state: SpentState, event: AccessEvent) -> AccessEvent:
+        """Record what came of a spend. Raises StoreFailed."""
+
+        def work(writer: _Writer) -> AccessEvent:
+            writer.db.execute("UPDATE spent SET state = ? WHERE iss = ? AND jti = ?", (state, spend.issuer, spend.jti))
+            return writer.append(event, None)
+
+        return _recorded(await self._submit(work))
+
+    async def append(
+        self, event: AccessEvent, person: Person | None = None, *, ends_by_us: DoorId | None = None
+    ) -> AccessEvent:
+        """Record an event that spends nothing. Raises StoreFailed."""
+
+        def work(writer: _Writer) -> AccessEvent:
+            if ends_by_us is not None:
+                writer.mark(f"release:{ends_by_us}", event.spend_id.hex())
+            return writer.append(event, person)
+
+        return _recorded(await self._submit(work))
+
+    async def release_ended(self, door: DoorId) -> None:
+        """Note that the release which the controller had to end is over. Raises StoreFailed."""
+        await self._submit(lambda writer: writer.mark(f"release:{door}", None))
+
+    def close(self) -> None:
+        """Write what waits, copy the log back and close; blocks."""
+        if self._thread is not None:
+            self._waiting.put(None)
+            self._thread.join()
+        if not self.failed:
+            self._writer.db.close()
+
+    def _submit(self, work: _Work) -> _Answer:
+        if self._loop is None:
+            raise RuntimeError("the journal was not started")
+        future: _Answer = self._loop.create_future()
+        self._waiting.put((work, future))
+        return future
+
+    # ---- the writer thread ----
+
+    def _write(self) -> None:
+        closing = False
+        while not closing:
+            group = [self._waiting.get()]
+            while not self._waiting.empty():
+                group.append(self._waiting.get())
+            closing = None in group
+            work = [item for item in group if item is not None]
+            if work:
+                self._commit(work)
+            if self._waiting.empty() and not self.failed:
+                self._copy_back()
+
+    def _commit(self, group: list[tuple[_Work, _Answer]]) -> None:
+        results: list[tuple[_Answer, _Result]] = []
+        sequence = self._writer.sequence
+        try:
+            if self.failed:
+                raise StoreFailed("the journal is closed after an error")
+            self._writer.db.execute("BEGIN IMMEDIATE")
+            for work, future in group:
+                results.append((future, self._in_savepoint(work)))
+            self._writer.db.execute("COMMIT")
+        except (sqlite3.Error, StoreFailed) as err:
+            self._writer.sequence = sequence
+            self._fail(err)
+            failure = StoreFailed(str(err))
+            results = [(future, failure) for _, future in group]
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, results)
+        except RuntimeError:  # the loop has gone; the journal has it
+            _LOGGER.debug("nobody is left to be told of %d entries", len(results))
+
+    def _in_savepoint(self, work: _Work) -> _Result:
+        db, sequence = self._writer.db, self._writer.sequence
+        db.execute("SAVEPOINT entry")
+        try:
+            result: _Result = work(self._writer)
+        except sqlite3.Error:
+            raise  # the store's failure, not this entry's
+        except Exception as error:  # noqa: BLE001 - delivered to whoever asked; the neighbours go on
+            db.execute("ROLLBACK TO entry")
+            self._writer.sequence = sequence
+            result = error
+        db.execute("RELEASE entry")
+        return result
+
+    def _deliver(self, results: list[tuple[_Answer, _Result]]) -> None:
+        assert self._tell is not None
+        for future, result in results:
+            if not isinstance(result, Exception | None):
+                self._tell(result)
+            if future.done():  # whoever asked has gone; the entry stands
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    def _fail(self, err: Exception) -> None:
+        """Close the store for good: after a failed COMMIT nobody knows what is on the disk."""
+        if self.failed:
+            return
+        self.failed = True
+        _LOGGER.error("The journal %s failed and stays closed until a restart: %s", self._path, err)
+        db = self._writer.db
+        # The log is left as it is: copying it back would write what may not be on the disk.
+        db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+        db.close()
+        try:
+            check = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True)
+            try:
+                found = check.execute("PRAGMA quick_check(1)").fetchone()[0]
+            finally:
+                check.close()
+            _LOGGER.error("The journal's file reads: %s", found)
+        except sqlite3.Error:
+            _LOGGER.exception("The journal's file cannot be read")
+
+    def _copy_back(self) -> None:
+        """Copy a long log back into the file, outside of any unlock."""
+        db = self._writer.db
+        try:
+            if _wal_pages(self._path) < CHECKPOINT_PAGES:
+                return
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            _start_log(db)
+        except sqlite3.Error as err:
+            self._fail(err)
+
+
+def _compact(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _recorded(event: AccessEvent | None) -> AccessEvent:
+    assert event is not None
+    return event
+
+
+def _wal_pages(path: Path) -> int:
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size // 4096
+    except FileNotFoundError:
+        return 0
+
+
+def _start_log(db: sqlite3.Connection) -> None:
+    """Write once, so that the new log's header is synced here and an unlock costs one sync, not two."""
+    db.execute("INSERT OR REPLACE INTO meta VALUES('log', ?)", (os.urandom(4).hex(),))
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> int:
+    """Lock, configure and migrate; return the newest sequence number."""
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if application != _APPLICATION_ID and (version or db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]):
+        raise JournalDamaged(f"{path} is not a journal of Vestibule")
+    if version > SCHEMA_VERSION:
+        raise JournalTooNew(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}")
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise StoreFailed(f"{path} cannot keep a write-ahead log")
+    db.execute("PRAGMA synchronous = FULL")  # NORMAL loses the last commits at a power cut
+    db.execute("PRAGMA secure_delete = ON")
+    db.execute("PRAGMA wal_autocheckpoint = 0")  # its syncs would fall into an unlock
+    db.execute("BEGIN EXCLUSIVE")  # the lock that is taken here is kept until the file is closed
+    try:
+        for statements in _MIGRATIONS[version:]:
+            for statement in statements:
+                db.execute(statement)
+        db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        _start_log(db)
+        sequence = db.execute("SELECT coalesce(max(seq), 0) FROM leaf").fetchone()[0]
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+    return int(sequence)
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _translated(err: sqlite3.Error, path: Path) -> Exception:
+    code = getattr(err, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return JournalInUse(f"{path} is held by another process")
+    if code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return JournalDamaged(f"{path}: {err}")
+    return StoreFailed(f"{path}: {err}")

@@ -1,0 +1,318 @@
+"""The unlock token: one strict parser, used to verify by doors and to issue by carriers.
+
+A token is a JWS in compact form with a closed set of claims (protocol A.1). It is checked in the order of protocol A.2,
+cheap first: nothing is decoded before the form is right, nothing in the payload is read before the signature is. What
+this file refuses to do: fetch anything, guess a type, skip an unknown member, or compare the issuer's clock with ours
+(freshness comes from the door's challenge). General JWT libraries accept more than this profile allows, which is why
+they serve as independent signers in the tests and not here.
+"""
+
+from __future__ import annotations
+
+import binascii
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from .errors import Refused
+from .keys import KeyStatus, SigningKey, TrustedKey, b64url
+from .model import Code, DoorId, Issuer
+
+TYPE: Final = "door-unlock+jwt"
+MAX_LENGTH: Final = 1500
+MAX_PAYLOAD: Final = 1024
+MAX_LIFETIME: Final = 120
+"""Seconds between ``iat`` and ``exp``."""
+
+
+class DriverProof(StrEnum):
+    """How the driver proved who they are, fresh for this request (``chk.drv``)."""
+
+    PASSKEY = "passkey"
+    DEVICE_KEY = "device_key"
+    BADGE = "badge"
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmations:
+    """The carrier's word on the four things that its cloud confirmed (``chk``): ID, route, position and time."""
+
+    driver: DriverProof
+    route: str
+    """Opaque reference of the route; the token's stop is a due stop of it."""
+    distance: int
+    """Metres between the phone and the door."""
+    accuracy: int
+    """Metres."""
+    position_age: int
+    """Seconds."""
+    requested_at: int
+    """Seconds since 1970 by the issuer's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token says, each value of the right form. Says nothing about whether to believe it."""
+
+    issuer: Issuer
+    door: DoorId
+    jti: str
+    issued_at: int
+    expires_at: int
+    subject: str
+    stop: str
+    nonce: str
+    confirmations: Confirmations
+    evidence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnlockToken:
+    """A token whose form and signature are right and whose key is the named carrier's."""
+
+    claims: Claims
+    key: TrustedKey
+    text: str
+    digest: bytes
+    """SHA-256 of the text, for the memory of spent texts (A.2 step 1b)."""
+
+    @property
+    def spend_key(self) -> tuple[Issuer, str]:
+        """What is spent: never the text, since ES256 and base64 allow a second spelling (A.2)."""
+        return self.claims.issuer, self.claims.jti
+
+
+class SignedRefusal(Refused):
+    """A refusal after the signature was found good: it is told of and kept, with the key that signed (A.2)."""
+
+    def __init__(self, code: Code, key: TrustedKey) -> None:
+        """Refuse with this code what this key signed."""
+        super().__init__(code)
+        self.key = key
+
+
+def spend_id(issuer: Issuer, jti: str) -> bytes:
+    """Return the 16 bytes that name a spend to strikes and in the journal (protocol B.2)."""
+    return hashlib.sha256(b"spend\0%b\0%b" % (issuer.encode(), jti.encode())).digest()[:16]
+
+
+def verify(
+    text: object, keys: Mapping[str, TrustedKey], issuer: Issuer | None, spent: Container[bytes] = ()
+) -> UnlockToken:
+    """Return the token that ``text`` is, or raise Refused (steps 1-4) or SignedRefusal (steps 5-6 of A.2).
+
+    ``keys`` are the trusted keys by kid, ``issuer`` is the one that the presenter speaks for (None: any), ``spent``
+    holds digests of spent texts.
+    """
+    # 1: the form of the text
+    if type(text) is not str or len(text) > MAX_LENGTH or not text.isascii():
+        raise Refused(Code.MALFORMED)
+    raw = text.encode()
+    if not (form := _FORM.fullmatch(raw)):
+        raise Refused(Code.MALFORMED)
+    digest = hashlib.sha256(raw).digest()
+    if digest in spent:  # 1b
+        raise Refused(Code.ALREADY_SPENT)
+    header, payload, signature = form.groups()
+    # 2: the header
+    alg, kid = _header(header)
+    # 3: a key that we have; an unknown one is never fetched
+    if (key := keys.get(kid)) is None:
+        raise Refused(Code.UNKNOWN_KEY)
+    if alg != key.alg.value:
+        raise Refused(Code.ALG_MISMATCH)
+    claims_json = _decode(payload)
+    # 4: the signature, over the bytes as received
+    if not key.verifies(_decode(signature), raw[: form.end(2)]):
+        raise Refused(Code.BAD_SIGNATURE)
+    try:
+        # 5: the claims
+        claims = _claims(claims_json)
+        # 6: they are the key's and the presenter's issuer's, and the key is not revoked
+        if claims.issuer != key.issuer or (issuer is not None and claims.issuer != issuer):
+            raise Refused(Code.WRONG_ISSUER)
+        if key.status is KeyStatus.REVOKED:
+            raise Refused(Code.KEY_REVOKED)
+    except Refused as err:
+        raise SignedRefusal(err.code, key) from err
+    return UnlockToken(claims, key, text, digest)
+
+
+def issue(key: SigningKey, claims: Claims) -> str:
+    """Return the signed token that says ``claims``; raise Refused if no door would take it. For carriers and tests."""
+    checks = claims.confirmations
+    payload: dict[str, Any] = {
+        "ver": 1,
+        "iss": claims.issuer,
+        "aud": claims.door,
+        "jti": claims.jti,
+        "iat": claims.issued_at,
+        "exp": claims.expires_at,
+        "act": "unlock",
+        "sub": claims.subject,
+        "stp": claims.stop,
+        "non": claims.nonce,
+        "chk": {
+            "drv": checks.driver,
+            "rte": checks.route,
+            "gps": {"d": checks.distance, "acc": checks.accuracy, "age": checks.position_age},
+            "req": checks.requested_at,
+        },
+    }
+    if claims.evidence is not None:
+        payload["evd"] = claims.evidence
+    encoded = json.dumps(payload, separators=(",", ":")).encode()
+    _claims(encoded)
+    header = json.dumps({"alg": key.alg, "kid": key.kid, "typ": TYPE}, separators=(",", ":")).encode()
+    signed = f"{b64url(header)}.{b64url(encoded)}"
+    return f"{signed}.{b64url(key.sign(signed.encode()))}"
+
+
+# ---- the form -------------------------------------------------------------------------------------------------------
+
+_FORM: Final = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{85}[AQgw])")
+_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
+# By the number of characters past a multiple of four: padding, and the last characters whose spare bits are zero.
+_TAIL: Final = {0: (b"", None), 2: (b"==", frozenset(b"AQgw")), 3: (b"=", frozenset(b"AEIMQUYcgkosw048"))}
+
+
+def _decode(segment: bytes) -> bytes:
+    """Return the bytes of one base64url segment in its only canonical spelling, else refuse."""
+    padding, canonical = _TAIL.get(len(segment) % 4, (None, None))
+    if padding is None or (canonical and segment[-1] not in canonical):
+        raise Refused(Code.MALFORMED)
+    return binascii.a2b_base64(segment.translate(_STANDARD_ALPHABET) + padding)
+
+
+@functools.lru_cache(maxsize=64)  # every token of a key has the same header
+def _header(segment: bytes) -> tuple[str, str]:
+    """Return ``alg`` and ``kid`` of a header with the right members and type, else refuse (A.2 step 2)."""
+    header = _object(_text(_decode(segment)))
+    if header is None or header.keys() != _HEADER or not all(type(value) is str for value in header.values()):
+        raise Refused(Code.BAD_HEADER)
+    if header["typ"] != TYPE:
+        raise Refused(Code.WRONG_TYPE)
+    return header["alg"], header["kid"]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):  # compared after unescaping: "exp" and "\u0065xp" are one name (attack 7)
+        raise ValueError("duplicate member")
+    return members
+
+
+def _integer(text: str) -> int:
+    # Anything that is not 0 <= v < 2^53 becomes -1, which no claim admits: "-0" and a number of 1000 digits included.
+    return int(text) if text[0] != "-" and len(text) <= 16 else -1
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"not an integer: {text}")
+
+
+_JSON: Final = json.JSONDecoder(parse_float=_no_number, parse_constant=_no_number)
+_STRICT_JSON: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_integer, parse_float=_no_number, parse_constant=_no_number
+)
+
+
+def _text(raw: bytes) -> str:
+    if len(raw) > MAX_PAYLOAD or not raw.isascii():
+        raise Refused(Code.MALFORMED)
+    return raw.decode("ascii")
+
+
+def _object(text: str, decoder: json.JSONDecoder = _STRICT_JSON) -> dict[str, Any] | None:
+    """Return the JSON object that ``text`` is, None if it is other JSON; refuse what is not strict JSON."""
+    try:
+        value, end = decoder.raw_decode(text)
+    except (ValueError, RecursionError) as err:
+        raise Refused(Code.MALFORMED) from err
+    if end != len(text):
+        raise Refused(Code.MALFORMED)
+    return value if type(value) is dict else None
+
+
+# ---- the claims -----------------------------------------------------------------------------------------------------
+
+_HEADER: Final = {"alg", "kid", "typ"}
+_CLAIMS: Final = {"ver", "iss", "aud", "jti", "iat", "exp", "act", "sub", "stp", "non", "chk"}
+_CLAIMS_WITH_EVIDENCE: Final = _CLAIMS | {"evd"}
+_CHECKS: Final = {"drv", "rte", "gps", "req"}
+_POSITION: Final = {"d", "acc", "age"}
+_QUOTES: Final = 2 * (len(_CLAIMS) + len(_CHECKS) + len(_POSITION) + 9)  # the names, and nine strings
+_QUOTES_WITH_EVIDENCE: Final = _QUOTES + 4
+_EARLIEST: Final = 1_700_000_000
+_LATEST: Final = 2**53
+_FAR: Final = 10**6
+
+# The seven strings in one match, a line each. No control, bidirectional, surrogate or markup character reaches a log, a
+# database or a screen (attack 76); a string with a line break of its own cannot match.
+_STRINGS: Final = re.compile(
+    r"https://[A-Za-z0-9._~:/-]{1,56}\n"  # iss
+    r"door:[a-z2-7]{25}[aeimquy4]\n"  # aud
+    r"[A-Za-z0-9_-]{21}[AQgw]\n"  # jti
+    r"[A-Za-z0-9_-]{21}[AQgw]\n"  # non
+    r"[A-Za-z0-9._~:/-]{1,40}\n"  # sub
+    r"[A-Za-z0-9._~:/-]{1,40}\n"  # stp
+    r"[A-Za-z0-9._~:/-]{1,40}"  # chk.rte
+)
+_EVIDENCE: Final = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+_DRIVER_PROOFS: Final = {proof.value: proof for proof in DriverProof}
+
+
+def _claims(raw: bytes) -> Claims:
+    """Return the claims that ``raw`` holds, else refuse (A.2 step 5)."""
+    text = _text(raw)
+    # The quick decoder keeps the last of two members of one name and reads -0 as 0. Without a backslash every quote is
+    # part of the syntax, so that counting them below finds a second member; what has one is decoded slowly.
+    quick = "\\" not in text and "-0" not in text
+    payload = _object(text, _JSON if quick else _STRICT_JSON)
+    if payload is None or (payload.keys() != _CLAIMS and payload.keys() != _CLAIMS_WITH_EVIDENCE):
+        raise Refused(Code.BAD_CLAIMS)
+    checks = payload["chk"]
+    if type(checks) is not dict or checks.keys() != _CHECKS:
+        raise Refused(Code.BAD_CLAIMS)
+    position = checks["gps"]
+    if type(position) is not dict or position.keys() != _POSITION:
+        raise Refused(Code.BAD_CLAIMS)
+
+    iss, aud, jti, non = payload["iss"], payload["aud"], payload["jti"], payload["non"]
+    sub, stp, rte = payload["sub"], payload["stp"], checks["rte"]
+    evidence = payload.get("evd")
+    try:
+        strings = f"{iss:s}\n{aud:s}\n{jti:s}\n{non:s}\n{sub:s}\n{stp:s}\n{rte:s}"
+        driver = _DRIVER_PROOFS[checks["drv"]]
+    except (TypeError, ValueError, KeyError) as err:  # not a string; not a method that we know
+        raise Refused(Code.BAD_CLAIMS) from err
+    if (
+        not _STRINGS.fullmatch(strings)
+        or payload["act"] != "unlock"
+        or ("evd" in payload and not (type(evidence) is str and _EVIDENCE.fullmatch(evidence)))
+    ):
+        raise Refused(Code.BAD_CLAIMS)
+
+    ver, iat, exp, req = payload["ver"], payload["iat"], payload["exp"], checks["req"]
+    d, acc, age = position["d"], position["acc"], position["age"]
+    if (
+        # By type, since True is an int for isinstance.
+        not type(ver) is type(iat) is type(exp) is type(req) is type(d) is type(acc) is type(age) is int
+        or ver != 1
+        or not _EARLIEST <= iat < exp < _LATEST
+        or not _EARLIEST <= req < _LATEST
+        or not (0 <= d <= _FAR and 0 <= acc <= _FAR and 0 <= age <= _FAR)
+    ):
+        raise Refused(Code.BAD_CLAIMS)
+    if quick and text.count('"') != (_QUOTES if evidence is None else _QUOTES_WITH_EVIDENCE):
+        raise Refused(Code.MALFORMED)
+    if exp - iat > MAX_LIFETIME:
+        raise Refused(Code.LIFETIME_TOO_LONG)
+    return Claims(
+        Issuer(iss), DoorId(aud), jti, iat, exp, sub, stp, non, Confirmations(driver, rte, d, acc, age, req), evidence
+    )
