@@ -100,6 +100,8 @@ class Controller:
         self._spent_keys: dict[tuple[Issuer, str], None] = {}
         self._spent_texts: dict[bytes, None] = {}
         self._left_open: set[DoorId] = set()
+        self.stopped = False
+        """Whether requests are refused for good."""
         self._background: set[asyncio.Task[None]] = set()
         self.counters: Counter[Code] = Counter()
         """Refusals that leave no other trace: what a stranger could cause in any number (A.2)."""
@@ -138,6 +140,8 @@ class Controller:
 
         ``strikes`` has one for each door. A door whose strike is the same object keeps it.
         """
+        if self.stopped:
+            return
         self._building = building
         for gone in self._doors.keys() - building.doors.keys():
             self._later(self._doors.pop(gone).stop())
@@ -151,10 +155,16 @@ class Controller:
 
     async def stop(self) -> None:
         """Take no more requests, end the releases that we time, and write what waits. Leaves the journal open."""
+        self.stopped = True
         doors, self._doors = self._doors, {}
         await asyncio.gather(*(task.stop() for task in doors.values()))
+        await self.recorded()
+
+    async def recorded(self) -> None:
+        """Return when all that has happened is in the journal, or cannot be."""
         while self._background:
-            await asyncio.gather(*self._background)
+            done, _ = await asyncio.wait(self._background)
+            self._background -= done  # now: what is done calls back later, and this loop would not let it
 
     # ---- what hosts ask ----
 
@@ -272,7 +282,9 @@ class Controller:
         return await self._wait_at_door(door, access)
 
     async def _wait_at_door(self, door: DoorId, access: _Access) -> Decision:
-        if not self._doors[door].take(access):
+        if (task := self._doors.get(door)) is None:  # stopped
+            return Decision(Code.STRIKE_UNREACHABLE, door)
+        if not task.take(access):
             self.counters[Code.RATE_LIMITED] += 1
             return Decision(Code.RATE_LIMITED, door)
         return await access.answer

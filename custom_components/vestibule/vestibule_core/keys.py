@@ -58,6 +58,10 @@ class TrustedKey:
     public: PublicKey
     status: KeyStatus = KeyStatus.ACTIVE
 
+    def jwk(self) -> dict[str, str]:
+        """Return the key as a JWK, with nothing but what names it."""
+        return _jwk(self.public)
+
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """Return whether the 64-byte JWS ``signature`` is this key's over ``message``."""
         try:
@@ -96,11 +100,7 @@ class SigningKey:
 
     def jwk(self) -> dict[str, str]:
         """Return the public key as a JWK."""
-        public = self.private.public_key()
-        if isinstance(public, ed25519.Ed25519PublicKey):
-            return {"kty": "OKP", "crv": "Ed25519", "x": b64url(public.public_bytes_raw())}
-        point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-        return {"kty": "EC", "crv": "P-256", "x": b64url(point[1:33]), "y": b64url(point[33:])}
+        return _jwk(self.private.public_key())
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte JWS signature of ``message``."""
@@ -108,6 +108,13 @@ class SigningKey:
             return self.private.sign(message)
         r, s = decode_dss_signature(self.private.sign(message, _ECDSA))
         return r.to_bytes(32) + s.to_bytes(32)
+
+
+def _jwk(public: PublicKey) -> dict[str, str]:
+    if isinstance(public, ed25519.Ed25519PublicKey):
+        return {"kty": "OKP", "crv": "Ed25519", "x": b64url(public.public_bytes_raw())}
+    point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return {"kty": "EC", "crv": "P-256", "x": b64url(point[1:33]), "y": b64url(point[33:])}
 
 
 def b64url(raw: bytes) -> str:

@@ -1,0 +1,51 @@
+"""Vestibule: doors that open to signed one-time tokens.
+
+One building entry, whose subentries are the doors and the carriers. Sets up and takes down; what happens in between is
+the embedded controller's (embedded.py).
+"""
+
+from __future__ import annotations
+
+from homeassistant.const import EVENT_HOMEASSISTANT_FINAL_WRITE, Platform
+from homeassistant.core import HassJob, HomeAssistant
+from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers.typing import ConfigType
+
+from .const import DOMAIN
+from .embedded import Embedded, VestibuleConfigEntry
+from .services import async_setup_services
+
+CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
+
+PLATFORMS = (Platform.EVENT, Platform.LOCK)
+
+
+async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:  # noqa: ARG001 - Home Assistant's signature
+    """Register the actions; they answer with an error while no building is loaded."""
+    async_setup_services(hass)
+    return True
+
+
+async def async_setup_entry(hass: HomeAssistant, entry: VestibuleConfigEntry) -> bool:
+    """Start the embedded controller and its entities."""
+    embedded = entry.runtime_data = await Embedded.open(hass, entry)
+    entry.async_on_unload(embedded.close)
+    embedded.start()
+    await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
+    embedded.tell_what_waited()
+    entry.async_on_unload(entry.add_update_listener(_async_entry_changed))
+    # A stopping Home Assistant does not unload its entries. Shutdown jobs run while switches still work.
+    entry.async_on_unload(hass.async_add_shutdown_job(HassJob(embedded.stop, "end Vestibule's releases")))
+    entry.async_on_unload(hass.bus.async_listen(EVENT_HOMEASSISTANT_FINAL_WRITE, embedded.close))
+    return True
+
+
+async def async_unload_entry(hass: HomeAssistant, entry: VestibuleConfigEntry) -> bool:
+    """Stop; what is still under way comes to its end while the event entities are there to tell of it."""
+    await entry.runtime_data.stop()
+    return await hass.config_entries.async_unload_platforms(entry, PLATFORMS)
+
+
+async def _async_entry_changed(_: HomeAssistant, entry: VestibuleConfigEntry) -> None:
+    """Apply a change of a door, a carrier or the building's name."""
+    entry.runtime_data.apply()

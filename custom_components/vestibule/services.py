@@ -1,0 +1,99 @@
+"""The actions: ask a door for a challenge, present a token. For tests and small sites.
+
+Home Assistant records the data of each action, so a token given here stays readable in its database; it is worthless
+once used. A refusal is an answer, not an error: both actions demand that their response is taken.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import probatio
+from homeassistant.const import ATTR_DEVICE_ID
+from homeassistant.core import HomeAssistant, ServiceCall, ServiceResponse, SupportsResponse, callback
+from homeassistant.exceptions import ServiceValidationError
+from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers import service
+
+from .const import CONF_DOOR, CONF_ISSUER, DOMAIN
+from .embedded import Embedded, VestibuleConfigEntry
+from .vestibule_core.errors import Refused
+from .vestibule_core.model import Code, DoorId, Issuer, Principal, Word
+
+ATTR_TOKEN: Final = "token"
+
+SERVICE_REQUEST_CHALLENGE: Final = "request_challenge"
+SERVICE_PRESENT_TOKEN: Final = "present_token"
+
+_REQUEST_CHALLENGE: Final = probatio.Schema(
+    {
+        probatio.Optional(CONF_DOOR): cv.string,
+        probatio.Optional(ATTR_DEVICE_ID): cv.string,
+        probatio.Required(CONF_ISSUER): cv.string,
+    }
+)
+_PRESENT_TOKEN: Final = probatio.Schema({probatio.Required(probatio.Secret(ATTR_TOKEN)): cv.string})
+
+_NO_CHALLENGE: Final = {
+    Code.WRONG_DOOR: "unknown_door",
+    Code.WRONG_ISSUER: "unknown_issuer",
+    Code.POLICY_CARRIER_DOOR: "carrier_without_door",
+}
+
+
+@callback
+def async_setup_services(hass: HomeAssistant) -> None:
+    """Register the actions."""
+    hass.services.async_register(
+        DOMAIN,
+        SERVICE_REQUEST_CHALLENGE,
+        _request_challenge,
+        schema=_REQUEST_CHALLENGE,
+        supports_response=SupportsResponse.ONLY,
+    )
+    hass.services.async_register(
+        DOMAIN, SERVICE_PRESENT_TOKEN, _present_token, schema=_PRESENT_TOKEN, supports_response=SupportsResponse.ONLY
+    )
+
+
+async def _request_challenge(call: ServiceCall) -> ServiceResponse:
+    """Return a fresh challenge of a door for a carrier."""
+    embedded = _embedded(call.hass)
+    try:
+        challenge = embedded.controller.challenge(_door(call, embedded), Issuer(call.data[CONF_ISSUER]))
+    except Refused as refusal:
+        raise ServiceValidationError(
+            translation_domain=DOMAIN,
+            translation_key=_NO_CHALLENGE[refusal.code],
+            translation_placeholders={"issuer": call.data[CONF_ISSUER]},
+        ) from refusal
+    return {"door": challenge.door, "challenge": challenge.nonce, "ttl": challenge.ttl}
+
+
+async def _present_token(call: ServiceCall) -> ServiceResponse:
+    """Judge a token and, if it stands, open its door once."""
+    decision = await _embedded(call.hass).controller.present(call.data[ATTR_TOKEN], Principal(), call.context)
+    word = decision.code.word
+    return {
+        "word": word.value,
+        # What exactly is wrong with a token that is not genuine is nobody's business (protocol A.2).
+        "code": None if word is Word.INVALID_TOKEN else decision.code.value,
+        "door": decision.door,
+        "limit": decision.limit.value if decision.limit else None,
+    }
+
+
+def _embedded(hass: HomeAssistant) -> Embedded:
+    """Return the building; raise a translated error if none is loaded."""
+    entry: VestibuleConfigEntry = service.async_get_config_entry(hass, DOMAIN, None)
+    return entry.runtime_data
+
+
+def _door(call: ServiceCall, embedded: Embedded) -> DoorId:
+    if (CONF_DOOR in call.data) == (ATTR_DEVICE_ID in call.data):
+        raise ServiceValidationError(translation_domain=DOMAIN, translation_key="door_or_device")
+    if CONF_DOOR in call.data:
+        return DoorId(call.data[CONF_DOOR])
+    device, _ = service.async_get_device_and_config_entry(call.hass, DOMAIN, call.data[ATTR_DEVICE_ID])
+    identifiers = {identifier for _, identifier in device.identifiers}
+    return next((door for door in embedded.doors if door in identifiers), DoorId(""))

@@ -1,0 +1,32 @@
+"""Print the table of goals; name goals to measure only those."""
+
+from __future__ import annotations
+
+import argparse
+
+from . import decisions, durable
+from .table import machine
+
+PARTS = {
+    ("G1", "G2", "G3"): decisions.measure,
+    ("G6",): durable.syncs_of_an_unlock,
+    ("G8",): durable.races_and_kills,
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    known = sorted(goal for goals in PARTS for goal in goals)
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("goal", nargs="*", choices=[*known, []], help=f"of {', '.join(known)}; default: all")
+    wanted = set(parser.parse_args().goal) or set(known)
+    print(f"Measured on {machine()}.\n")
+    print("| goal | what | measured | limit | met |\n|---|---|---|---|---|")
+    for goals, measure in PARTS.items():
+        if wanted & set(goals):
+            for row in measure():
+                print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

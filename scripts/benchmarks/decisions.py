@@ -1,0 +1,146 @@
+"""G1, G2, G3: what a decision costs next to the one signature check that nobody can do without.
+
+Everything is timed call by call in turns with a raw ``Ed25519PublicKey.verify`` of a token of the same size, so that
+both meet the same caches and the same neighbours on the machine. The figure of a round is a ratio of medians.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jwt
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from vestibule_core import challenge, policy
+from vestibule_core.errors import Refused
+from vestibule_core.keys import SigningKey, b64url, import_jwk_set
+from vestibule_core.model import Code, Door, Issuer, issuer, new_door_id
+from vestibule_core.token import Claims, Confirmations, DriverProof, issue, verify
+
+from .table import Row
+
+TOKENS = 1000
+ROUNDS = 9
+
+
+@dataclass
+class World:
+    """One carrier, one door, and tokens that the door would open to."""
+
+    key: SigningKey
+    building: policy.Building
+    door: Door
+    carrier: Issuer
+    secret: bytes
+    tokens: list[str]
+
+    @classmethod
+    def make(cls) -> World:
+        """Return a world with fresh keys."""
+        key, carrier = SigningKey.generate(), issuer("https://v.carrier.example")
+        door = Door(new_door_id(os.urandom(16)), "gate", 5.0)
+        trusted = import_jwk_set(json.dumps({"keys": [key.jwk()]}), carrier)
+        building = policy.Building.of([door], [policy.Carrier(carrier, "Carrier", trusted, frozenset({door.id}))])
+        world = cls(key, building, door, carrier, os.urandom(32), [])
+        world.tokens = [world.token() for _ in range(TOKENS)]
+        return world
+
+    def token(self, jti: str | None = None) -> str:
+        """Return a signed token for a live challenge."""
+        now = int(time.time())
+        checks = Confirmations(DriverProof.PASSKEY, "route-17", 12, 8, 3, now - 2)
+        nonce = challenge.make(self.secret, self.door.id, self.carrier, 100.0, os.urandom(4))
+        jti = jti or b64url(os.urandom(16))
+        return issue(
+            self.key,
+            Claims(self.carrier, self.door.id, jti, now, now + 60, "driver-4711", "stop-0815", nonce, checks),
+        )
+
+    def decide(self, text: str, spent_texts: dict[bytes, None], spent_keys: dict[tuple[Issuer, str], None]) -> Code:
+        """Judge a token as the controller does before it spends (A.2 steps 1 to 10)."""
+        try:
+            unlock = verify(text, self.building.keys, self.carrier, spent_texts)
+        except Refused as refusal:
+            return refusal.code
+        claims = unlock.claims
+        if claims.door not in self.building.doors:
+            return Code.WRONG_DOOR
+        if unlock.spend_key in spent_keys:
+            return Code.ALREADY_SPENT
+        if code := challenge.check(self.secret, claims.door, claims.issuer, 101.0, claims.nonce):
+            return code
+        return policy.decide(claims, self.building.carriers[claims.issuer]).code
+
+
+def measure() -> list[Row]:
+    """Return the rows of G1, G2 and G3."""
+    world = World.make()
+    public = world.key.private.public_key()
+    raw = [(b64.rsplit(".", 1)[0].encode(), _signature(b64)) for b64 in world.tokens]
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def verify_raw(index: int) -> object:
+        message, signature = raw[index]
+        return public.verify(signature, message)  # type: ignore[call-arg, arg-type, union-attr]
+
+    def against_raw(call: Callable[[int], object]) -> float:
+        return _ratio(call, verify_raw)
+
+    def full(index: int) -> object:
+        return world.decide(world.tokens[index], {}, {})
+
+    def pyjwt(key: object) -> Callable[[int], object]:
+        return lambda index: jwt.decode(
+            world.tokens[index], key, algorithms=["EdDSA"], audience=world.door.id, issuer=world.carrier
+        )
+
+    assert full(0) is Code.GRANTED
+    rows = [
+        Row("G1", "full token decision / raw Ed25519 verify", against_raw(full), 1.15),
+        Row("G2", "full decision / `jwt.decode`, key given as PEM", _ratio(full, pyjwt(pem)), 0.70),
+        Row("G2", "full decision / `jwt.decode`, key object parsed before", _ratio(full, pyjwt(public)), None),
+    ]
+
+    malformed = [text[:-1] + "=" for text in world.tokens]
+    stranger = World.make()
+    spent_texts = {verify(text, world.building.keys, None).digest: None for text in world.tokens}
+    spent_keys = {verify(text, world.building.keys, None).spend_key: None for text in world.tokens}
+    signed_again = [world.token(jti) for _, jti in spent_keys]
+    for what, texts, texts_spent, keys_spent, code, limit in (
+        ("refuse a malformed text", malformed, {}, {}, Code.MALFORMED, 0.15),
+        ("refuse an unknown key", stranger.tokens, {}, {}, Code.UNKNOWN_KEY, 0.15),
+        ("refuse the same spent text", world.tokens, spent_texts, {}, Code.ALREADY_SPENT, 0.15),
+        ("refuse a spent `jti`, signed again", signed_again, {}, spent_keys, Code.ALREADY_SPENT, 1.15),
+    ):
+
+        def refuse(index: int, texts=texts, ts=texts_spent, ks=keys_spent) -> Code:  # type: ignore[no-untyped-def]
+            return world.decide(texts[index], ts, ks)
+
+        assert refuse(0) is code, (what, refuse(0))
+        rows.append(Row("G3", f"{what} / raw verify", against_raw(refuse), limit))
+    return rows
+
+
+def _signature(text: str) -> bytes:
+    return jwt.utils.base64url_decode(text.rsplit(".", 1)[1])
+
+
+def _ratio(call: Callable[[int], object], reference: Callable[[int], object]) -> float:
+    """Return the median over the rounds of median(call) / median(reference), both called in turns."""
+    clock, rounds = time.perf_counter_ns, []
+    for _ in range(ROUNDS):
+        ours, theirs = [], []
+        for index in range(TOKENS):
+            start = clock()
+            reference(index)
+            middle = clock()
+            call(index)
+            theirs.append(middle - start)
+            ours.append(clock() - middle)
+        rounds.append(statistics.median(ours) / statistics.median(theirs))
+    return statistics.median(rounds)

@@ -1,0 +1,148 @@
+"""Every word that a person can meet is translated, in each language, and nothing else is in the files."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from custom_components.vestibule import lock, services
+from custom_components.vestibule.building import ReleasesWhen, Returns
+from custom_components.vestibule.vestibule_core.model import Code, EventName, Means
+from custom_components.vestibule.vestibule_core.token import DriverProof
+
+PACKAGE = Path(lock.__file__).parent
+LANGUAGES = sorted(path.stem for path in (PACKAGE / "translations").glob("*.json"))
+
+
+def texts(language: str) -> dict[str, Any]:
+    return json.loads((PACKAGE / "translations" / f"{language}.json").read_text("utf-8"))
+
+
+EN = texts("en")
+
+
+def flat(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def nodes(file: str, kind: type[ast.AST]) -> Iterator[Any]:
+    for node in ast.walk(ast.parse((PACKAGE / file).read_text("utf-8"))):
+        if isinstance(node, kind):
+            yield node
+
+
+def keywords(file: str, name: str) -> set[str]:
+    """Return the literal values that a keyword argument is given in a file."""
+    return {
+        node.value.value
+        for node in nodes(file, ast.keyword)
+        if node.arg == name and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    }
+
+
+def test_every_error_that_is_raised_has_a_text_and_every_text_an_error():
+    raised = set(lock._NOT_OPENED.values()) | set(services._NO_CHALLENGE.values())
+    for path in PACKAGE.glob("*.py"):
+        if path.name not in {"config_flow.py", "event.py"}:
+            raised |= keywords(path.name, "translation_key")
+    assert raised - EN["issues"].keys() == EN["exceptions"].keys()
+    assert raised & EN["issues"].keys() == EN["issues"].keys()
+
+
+def test_every_code_that_can_end_an_unlock_by_hand_has_a_message():
+    # What only a token can meet (steps 1 to 10 of the protocol) cannot happen by hand.
+    by_token = {code for code in Code if code.word in {"invalid_token", "refused", "already_used"}} - {Code.WRONG_DOOR}
+    assert lock._NOT_OPENED.keys() == set(Code) - by_token - {Code.GRANTED}
+
+
+def flows() -> dict[str, dict[str, Any]]:
+    subentries = EN["config_subentries"]
+    return {"BuildingFlow": EN["config"], "DoorFlow": subentries["door"], "CarrierFlow": subentries["carrier"]}
+
+
+@pytest.mark.parametrize("flow", nodes("config_flow.py", ast.ClassDef), ids=lambda flow: flow.name)
+def test_every_step_and_error_of_a_form_has_its_text(flow):
+    strings = flows()[flow.name]
+    steps = {
+        node.name.removeprefix("async_step_")
+        for node in flow.body
+        if isinstance(node, ast.AsyncFunctionDef) and node.name.startswith("async_step_")
+    }
+    assert strings["step"].keys() == steps
+
+    literals = {node.value for node in ast.walk(flow) if isinstance(node, ast.Constant)}
+    patterns = [r"(\w+)_range" if flow.name == "CarrierFlow" else "x", "key_set_.*"]
+    for error in strings["error"]:
+        assert error in literals or any(re.fullmatch(pattern, error) for pattern in patterns), f"never shown: {error}"
+
+
+def test_every_reason_to_refuse_a_key_set_has_its_text():
+    calls = nodes("vestibule_core/keys.py", ast.Call)
+    reasons = {
+        node.args[0].value
+        for node in calls
+        if isinstance(node.func, ast.Name)
+        and node.func.id == "KeySetInvalid"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert len(reasons) == 14
+    errors = EN["config_subentries"]["carrier"]["error"]
+    assert {key for key in errors if key.startswith("key_set_")} == {f"key_set_{reason}" for reason in reasons} | {
+        "key_set_of_another_carrier"
+    }
+
+
+def test_every_field_of_a_form_is_explained():
+    for strings in flows().values():
+        for step in strings["step"].values():
+            assert step.get("data", {}).keys() == step.get("data_description", {}).keys()
+
+
+def test_every_choice_and_every_state_has_its_text():
+    selectors = EN["selector"]
+    assert selectors.keys() == {"methods", "releases_when", "returns"}
+    assert selectors["methods"]["options"].keys() == {proof.value for proof in DriverProof}
+    assert selectors["releases_when"]["options"].keys() == {when.value for when in ReleasesWhen}
+    assert selectors["returns"]["options"].keys() == {returns.value for returns in Returns}
+    attributes = EN["entity"]["event"]["access"]["state_attributes"]
+    for attribute in ("event_type", "outcome"):
+        assert attributes[attribute]["state"].keys() == {name.value for name in EventName}
+    assert attributes["means"]["state"].keys() == {means.value for means in Means}
+
+
+def test_every_action_and_field_has_its_text_and_icon():
+    described = yaml.safe_load((PACKAGE / "services.yaml").read_text("utf-8"))
+    icons = json.loads((PACKAGE / "icons.json").read_text("utf-8"))
+    assert described.keys() == EN["services"].keys() == icons["services"].keys()
+    for name, action in described.items():
+        assert action["fields"].keys() == EN["services"][name]["fields"].keys()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_says_the_same_with_the_same_placeholders(language):
+    theirs, ours = dict(flat(texts(language))), dict(flat(EN))
+    assert theirs.keys() == ours.keys()
+    for key, text in theirs.items():
+        placeholders = re.findall(r"{\w+}", text)
+        assert sorted(placeholders) == sorted(re.findall(r"{\w+}", ours[key])), key
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_texts_keep_home_assistants_rules(language):
+    for key, text in flat(texts(language)):
+        assert text == text.strip() != "", key
+        assert "://" not in text, f"a link goes through a placeholder: {key}"
+        assert not re.search(r"<[a-z/]", text), f"no HTML: {key}"
+        assert not re.search(r"'{\w+}'", text), key
+        assert all(re.fullmatch("[a-z0-9-_]+", part) for part in key.split(".")), key
