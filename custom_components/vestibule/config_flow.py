@@ -204,8 +204,9 @@ class DoorFlow(ConfigSubentryFlow):
                 probatio.Required(CONF_RELEASES_WHEN, default=ReleasesWhen.ON.value): _choice(
                     CONF_RELEASES_WHEN, ReleasesWhen
                 ),
-                # No default: that Home Assistant times a door is for the manager to decide.
-                probatio.Required(CONF_RETURNS): _choice(CONF_RETURNS, Returns),
+                # For the manager to decide, so without a default; and optional, because the frontend chooses the first
+                # option of what is required. Left open, it is an error of ours.
+                probatio.Optional(CONF_RETURNS): _choice(CONF_RETURNS, Returns),
             }
         )
         return self.async_show_form(
@@ -222,6 +223,8 @@ class DoorFlow(ConfigSubentryFlow):
             errors[CONF_NAME] = "name_empty"
         if not _ACCESS_TIME[0] <= user_input[CONF_ACCESS_TIME] <= _ACCESS_TIME[1]:
             errors[CONF_ACCESS_TIME] = "access_time_range"
+        if CONF_RETURNS not in user_input:
+            errors[CONF_RETURNS] = "returns_missing"
         relay = self._entity_id(user_input[CONF_RELAY])
         if relay is None or self.hass.states.get(relay) is None:
             return errors | {CONF_RELAY: "relay_missing"}
@@ -236,7 +239,7 @@ class DoorFlow(ConfigSubentryFlow):
         ):
             errors[CONF_RELAY] = "relay_used"
         elif split_entity_id(relay)[0] != Platform.SWITCH:
-            if user_input[CONF_RETURNS] == Returns.BY_VESTIBULE:
+            if user_input.get(CONF_RETURNS) == Returns.BY_VESTIBULE:
                 errors[CONF_RETURNS] = "button_returns"
             if user_input[CONF_RELEASES_WHEN] == ReleasesWhen.OFF:
                 errors[CONF_RELEASES_WHEN] = "button_releases_when"

@@ -9,6 +9,7 @@ another process holds or a newer version wrote, or lose a line silently (protoco
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import logging
@@ -17,6 +18,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +31,10 @@ _LOGGER = logging.getLogger(__name__)
 
 CHECKPOINT_PAGES: Final = 1000
 """Pages of 4 KiB in the write-ahead log after which it is copied back, in a quiet moment."""
+MOST_PAGES: Final = 16 * CHECKPOINT_PAGES
+"""Pages after which it is copied back although it is never quiet."""
+QUIET: Final = 0.5
+"""Seconds without work that make a moment quiet: after an unlock its outcome comes, and maybe the next driver."""
 RECENT: Final = 10_000
 """Spends that are remembered in memory; older ones are found by the primary key."""
 
@@ -107,19 +113,18 @@ class _Writer:
         self.db.execute("INSERT INTO leaf VALUES(?, ?)", (self.sequence, _compact(leaf).encode()))
         return replace(event, sequence=self.sequence)
 
-    def mark(self, key: str, value: str | None) -> None:
-        if value is None:
-            self.db.execute("DELETE FROM meta WHERE key = ?", (key,))
-        else:
-            self.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, value))
+    def note_release(self, door: DoorId, spend_id: bytes) -> None:
+        """Note that the controller has a release to end, should it die."""
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (f"release:{door}", spend_id.hex()))
 
 
 class Journal:
     """The one writer of the file. Open it off the event loop; use it from one event loop; close it once."""
 
-    def __init__(self, path: Path, db: sqlite3.Connection, sequence: int) -> None:
+    def __init__(self, path: Path, lock: int, db: sqlite3.Connection, sequence: int) -> None:
         """Use ``Journal.open``."""
         self._path = path
+        self._lock = lock
         self._writer = _Writer(db, sequence)
         self._waiting: queue.SimpleQueue[tuple[_Work, _Answer] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -127,6 +132,7 @@ class Journal:
         self._tell: Callable[[AccessEvent], None] | None = None
         self.failed = False
         """Whether the store has failed; it then stays so until it is opened anew."""
+        self._closed = False
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -134,22 +140,23 @@ class Journal:
 
         Raises JournalInUse, JournalTooNew, JournalDamaged or StoreFailed, each with the file as it was.
         """
-        try:
-            if not path.exists():
+        with ExitStack() as undo:
+            try:
+                lock = _hold(path.with_name(f"{path.name}.lock"))
+                undo.callback(os.close, lock)
                 # Holds tokens and pseudonyms: nobody else's to read. SQLite gives its log the same mode.
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+                path.chmod(0o600)
                 _sync_directory(path.parent)
-            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
-        except (OSError, sqlite3.Error) as err:
-            raise StoreFailed(f"cannot open {path}: {err}") from err
-        try:
-            return cls(path, db, _prepare(db, path))
-        except sqlite3.Error as err:
-            db.close()
-            raise _translated(err, path) from err
-        except BaseException:
-            db.close()
-            raise
+                db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+                undo.callback(_leave, db)
+                journal = cls(path, lock, db, _prepare(db, path))
+            except BlockingIOError as err:
+                raise JournalInUse(f"{path} is held by another process") from err
+            except (OSError, sqlite3.Error) as err:
+                raise _translated(err, path) from err
+            undo.pop_all()
+            return journal
 
     def start(self, tell: Callable[[AccessEvent], None]) -> None:
         """Start the writer; ``tell`` gets every committed event once, in order, in the running event loop."""
@@ -167,10 +174,10 @@ class Journal:
         rows = self._writer.db.execute("SELECT iss, jti, door, non FROM spent WHERE state = 'SPENT' ORDER BY rowid")
         return [Spend(Issuer(iss), jti, DoorId(door), non) for iss, jti, door, non in rows]
 
-    def releases_left_open(self) -> set[DoorId]:
-        """Return the doors with a release that the controller had to end and did not live to. Only before ``start``."""
-        rows = self._writer.db.execute("SELECT substr(key, 9) FROM meta WHERE key GLOB 'release:*'").fetchall()
-        return {DoorId(door) for (door,) in rows}
+    def releases_left_open(self) -> dict[DoorId, bytes]:
+        """Return doors and spend ids of releases that the controller did not live to end. Only before ``start``."""
+        rows = self._writer.db.execute("SELECT substr(key, 9), value FROM meta WHERE key GLOB 'release:*'").fetchall()
+        return {DoorId(door): bytes.fromhex(value) for door, value in rows}
 
     async def spend(
         self,
@@ -198,7 +205,7 @@ class Journal:
             except sqlite3.IntegrityError as err:
                 raise Refused(Code.ALREADY_SPENT) from err
             if ends_by_us:
-                writer.mark(f"release:{spend.door}", event.spend_id.hex())
+                writer.note_release(spend.door, event.spend_id)
             return writer.append(event, person)
 
         return _recorded(await self._submit(work))
@@ -219,26 +226,36 @@ class Journal:
 
         def work(writer: _Writer) -> AccessEvent:
             if ends_by_us is not None:
-                writer.mark(f"release:{ends_by_us}", event.spend_id.hex())
+                writer.note_release(ends_by_us, event.spend_id)
             return writer.append(event, person)
 
         return _recorded(await self._submit(work))
 
-    async def release_ended(self, door: DoorId) -> None:
-        """Note that the release which the controller had to end is over. Raises StoreFailed."""
-        await self._submit(lambda writer: writer.mark(f"release:{door}", None))
+    async def release_ended(self, door: DoorId, spend_id: bytes) -> None:
+        """Note that a release which the controller had to end is over; a later one's note stays. Raises StoreFailed."""
+
+        def work(writer: _Writer) -> None:
+            writer.db.execute("DELETE FROM meta WHERE key = ? AND value = ?", (f"release:{door}", spend_id.hex()))
+
+        await self._submit(work)
 
     def close(self) -> None:
-        """Write what waits, copy the log back and close; blocks."""
+        """Write what waits, copy the log back and close; blocks; may be repeated."""
+        if self._closed:
+            return
+        self._closed = True
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join()
         if not self.failed:
             self._writer.db.close()
+        os.close(self._lock)
 
     def _submit(self, work: _Work) -> _Answer:
         if self._loop is None:
             raise RuntimeError("the journal was not started")
+        if self._closed:
+            raise StoreFailed("the journal is closed")
         future: _Answer = self._loop.create_future()
         self._waiting.put((work, future))
         return future
@@ -248,15 +265,21 @@ class Journal:
     def _write(self) -> None:
         closing = False
         while not closing:
-            group = [self._waiting.get()]
+            group = [self._next()]
             while not self._waiting.empty():
                 group.append(self._waiting.get())
             closing = None in group
-            work = [item for item in group if item is not None]
-            if work:
+            if work := [item for item in group if item is not None]:
                 self._commit(work)
-            if self._waiting.empty() and not self.failed:
+            if _wal_pages(self._path) >= MOST_PAGES:
                 self._copy_back()
+
+    def _next(self) -> tuple[_Work, _Answer] | None:
+        try:
+            return self._waiting.get(timeout=QUIET)
+        except queue.Empty:
+            self._copy_back()
+            return self._waiting.get()
 
     def _commit(self, group: list[tuple[_Work, _Answer]]) -> None:
         results: list[tuple[_Answer, _Result]] = []
@@ -312,9 +335,7 @@ class Journal:
         self.failed = True
         _LOGGER.error("The journal %s failed and stays closed until a restart: %s", self._path, err)
         db = self._writer.db
-        # The log is left as it is: copying it back would write what may not be on the disk.
-        db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
-        db.close()
+        _leave(db)
         try:
             check = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True)
             try:
@@ -327,14 +348,36 @@ class Journal:
 
     def _copy_back(self) -> None:
         """Copy a long log back into the file, outside of any unlock."""
+        if self.failed or _wal_pages(self._path) < CHECKPOINT_PAGES:
+            return
         db = self._writer.db
         try:
-            if _wal_pages(self._path) < CHECKPOINT_PAGES:
-                return
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             _start_log(db)
         except sqlite3.Error as err:
             self._fail(err)
+
+
+def _hold(path: Path) -> int:
+    """Return a lock that no other process gets while this one lives; raise BlockingIOError if one has it.
+
+    SQLite's own lock is not enough: a process loses it as soon as any part closes the same file (a rule of POSIX),
+    and Home Assistant reads every file for a backup. A flock on a file of its own stays.
+    """
+    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _leave(db: sqlite3.Connection) -> None:
+    """Close without touching the file: its log is not copied back, for it may be another's or not on the disk."""
+    with suppress(sqlite3.Error):
+        db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+        db.close()
 
 
 def _compact(value: dict[str, Any]) -> str:
@@ -396,7 +439,7 @@ def _sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def _translated(err: sqlite3.Error, path: Path) -> Exception:
+def _translated(err: OSError | sqlite3.Error, path: Path) -> Exception:
     code = getattr(err, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return JournalInUse(f"{path} is held by another process")

@@ -1,0 +1,33 @@
+"""Start Home Assistant as a building has it: with nothing of this project on the import path.
+
+Run as `python -I -S bare_hass.py SITE_PACKAGES -c CONFIG ...`. Without `site` no .pth file is read, so that
+the development environment's editable install of `vestibule_core` does not exist: what loads is the folder
+copied into CONFIG. What this file refuses to do: start where that is not so, or listen for multicast
+on the networks of this machine.
+"""
+
+import importlib.util
+import sys
+
+sys.path.append(sys.argv.pop(1))
+
+for ours in ("vestibule_core", "custom_components.vestibule"):
+    top = ours.partition(".")[0]
+    if importlib.util.find_spec(top) and importlib.util.find_spec(ours):
+        sys.exit(f"{ours} can be imported from {sys.path}: a copied folder would not be tested alone")
+
+import zeroconf  # noqa: E402 - not importable before
+
+
+class LoopbackZeroconf(zeroconf.Zeroconf):
+    """Home Assistant's HTTP client looks up names over multicast DNS, too, on every network. Not here."""
+
+    def __init__(self, **_: object) -> None:
+        super().__init__(interfaces=["127.0.0.1"], unicast=True)
+
+
+zeroconf.Zeroconf = LoopbackZeroconf  # type: ignore[assignment, misc]  # before Home Assistant makes its own of it
+
+from homeassistant.__main__ import main  # noqa: E402 - not importable before
+
+sys.exit(main())

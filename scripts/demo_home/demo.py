@@ -1,0 +1,208 @@
+"""What the demo keeps in its folder from one start to the next, and the making of it.
+
+The folder holds a Home Assistant, the keys of the carrier and of its driver's phone, and the password that a
+person signs in with, all made at the first start and readable by their owner only. It may be removed; nothing
+else knows of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from vestibule_core.keys import SigningKey
+from vestibule_core.model import Issuer
+
+from . import building, carrier
+from .building import Door
+from .home import Home, HomeFailed, answers, free_port, write_private
+
+USER_NAME: Final = "manager"
+DRIVER: Final = "driver-7"
+ROUTE: Final = "R-117"
+STOP: Final = "S-4"
+# Letters and digits that cannot be taken for one another.
+_READABLE: Final = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+class NotRunning(HomeFailed):
+    """There is no demo to talk to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """A demo that was set up."""
+
+    port: int
+    password: str
+    """The manager's, to sign in with in a browser."""
+    refresh_token: str
+    """The carrier's, to come in with over the API."""
+    client_id: str
+    doors: tuple[Door, ...]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read it. Raises NotRunning if there is none."""
+        try:
+            kept = json.loads((folder / "demo.json").read_text("utf-8"))
+        except FileNotFoundError as err:
+            raise NotRunning(f"There is no demo in {folder}. Start one with: scripts/demo") from err
+        return cls(**(kept | {"doors": tuple(Door(**door) for door in kept["doors"])}))
+
+    def save(self, folder: Path) -> None:
+        """Write it, for its owner only."""
+        write_private(folder / "demo.json", json.dumps(asdict(self), indent=2))
+
+    def door(self, key: str) -> Door:
+        """Return a door by its short name."""
+        return next(door for door in self.doors if door.key == key)
+
+
+def home_of(folder: Path, port: int, python: Path = Path(sys.executable)) -> Home:
+    """Return the Home Assistant of the demo in a folder; ``python`` is of the environment that has it."""
+    return Home(folder / "config", python, building.LATITUDE, building.LONGITUDE, port)
+
+
+@contextlib.contextmanager
+def running(folder: Path, *, wanted_port: int, fresh: bool) -> Iterator[tuple[Demo, Home]]:
+    """Run the demo in a folder, making it first if need be, for as long as the `with` lasts."""
+    with contextlib.suppress(NotRunning):
+        if answers((there := Demo.load(folder)).port):
+            raise HomeFailed(f"The demo in {folder} is running already, at http://127.0.0.1:{there.port}")
+    # demo.json is written last: a folder without it is of a first start that did not come to its end.
+    if fresh or not (folder / "demo.json").exists():
+        _remove(folder)
+        with home_of(folder, free_port(wanted_port)) as home:
+            yield make(folder, home), home
+    else:
+        with home_of(folder, free_port(wanted_port)) as home:
+            yield resume(folder, home), home
+
+
+def talk_to(folder: Path) -> tuple[Demo, Home]:
+    """Return the running demo of a folder, signed in. Raises NotRunning if it does not run."""
+    demo = Demo.load(folder)
+    if not answers(demo.port):
+        raise NotRunning("The demo is not running. Start it in another terminal with: scripts/demo")
+    home = home_of(folder, demo.port)
+    home.sign_in(demo.refresh_token, demo.client_id)
+    if not home.is_started():
+        raise NotRunning("The demo is still starting. Try again in a moment.")
+    return demo, home
+
+
+def cloud_of(folder: Path, demo: Demo) -> carrier.Cloud:
+    """Return the cloud of Swift Parcels as it is today: one driver on one route, with one due stop, here."""
+    places = {door.key: _near(metres_north=10.0 * number, accuracy=0.0) for number, door in enumerate(demo.doors)}
+    return carrier.Cloud(
+        issuer=Issuer(building.ISSUER),
+        key=signing_key(folder),
+        secret=(folder / "swift" / "pseudonyms").read_bytes(),
+        drivers={DRIVER: phone_of(folder).key.public_key()},
+        due={(DRIVER, ROUTE): frozenset({STOP})},
+        places=places,
+    )
+
+
+def request(demo: Demo, door: Door, *, metres_away: float, now: float) -> carrier.Request:
+    """Return what the driver's phone sends from somewhere south of a door."""
+    place = 10.0 * demo.doors.index(door)
+    position = _near(metres_north=place - metres_away, accuracy=6.0, taken_at=now - 2.0)
+    return carrier.Request(DRIVER, ROUTE, STOP, door.key, position, asked_at=now)
+
+
+def signing_key(folder: Path) -> SigningKey:
+    """Return the key that the carrier signs with, made when it is first asked for."""
+    return SigningKey(_private_key(folder / "swift" / "signing-key.pem"))
+
+
+def phone_of(folder: Path) -> carrier.Phone:
+    """Return the driver's phone with its key, made when it is first asked for."""
+    return carrier.Phone(DRIVER, _private_key(folder / "phone" / "device-key.pem"))
+
+
+# ---- making it ---------------------------------------------------------------------------------------------
+
+_MARK: Final = "Made by scripts/demo. This folder may be removed.\n"
+
+
+def make(folder: Path, home: Home) -> Demo:
+    """Start a new Home Assistant and set it up. The folder is empty or does not exist."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "README").write_text(_MARK, "utf-8")
+    for part in ("swift", "phone"):
+        (folder / part).mkdir(mode=0o700)
+    write_private(folder / "swift" / "pseudonyms", secrets.token_hex(32))
+    key, _ = signing_key(folder), phone_of(folder)
+    home.prepare()
+    home.start()
+    password = "-".join("".join(secrets.choice(_READABLE) for _ in range(4)) for _ in range(4))
+    home.onboard("Building manager", USER_NAME, password)
+    home.wait_until_started()
+    try:
+        made = building.set_up(home, json.dumps({"keys": [key.jwk()]}))
+    except HomeFailed as err:
+        raise HomeFailed(f"{err}\n{home.last_words()}") from err
+    write_private(folder / "swift" / "intake-key", made.intake_key)
+    # Home Assistant shows who performed an action: the carrier's cloud comes as itself, with no rights to set
+    # anything up, and its password is known to nobody.
+    unknown = secrets.token_urlsafe(32)
+    home.add_user(building.CARRIER, "swift", unknown)
+    refresh_token = home.log_in("swift", unknown)
+    demo = Demo(home.port, password, refresh_token, f"{home.url}/", made.doors)
+    demo.save(folder)
+    return demo
+
+
+def resume(folder: Path, home: Home) -> Demo:
+    """Start the Home Assistant of a demo that was set up before."""
+    kept = Demo.load(folder)
+    demo = Demo(home.port, kept.password, kept.refresh_token, kept.client_id, kept.doors)
+    home.prepare()
+    home.start()
+    home.sign_in(demo.refresh_token, demo.client_id)
+    home.wait_until_started()
+    demo.save(folder)
+    return demo
+
+
+def _remove(folder: Path) -> None:
+    if not folder.exists():
+        return
+    mark = folder / "README"
+    if any(folder.iterdir()) and not (mark.exists() and mark.read_text("utf-8") == _MARK):
+        raise HomeFailed(f"{folder} holds something else than a demo; it is left alone.")
+    shutil.rmtree(folder)
+
+
+def _private_key(path: Path) -> Ed25519PrivateKey:
+    if not path.exists():
+        pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        write_private(path, pem.decode())
+    key = load_pem_private_key(path.read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    return key
+
+
+def _near(metres_north: float, accuracy: float, taken_at: float | None = None) -> carrier.Position:
+    """Return a position so many metres north of the building's first door."""
+    degrees = metres_north / 111_195.0
+    at = time.time() if taken_at is None else taken_at
+    return carrier.Position(building.LATITUDE + degrees, building.LONGITUDE, accuracy, at)

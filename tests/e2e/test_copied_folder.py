@@ -1,0 +1,51 @@
+"""The folder that HACS copies, alone in an empty configuration, opens a door on each Home Assistant we support."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts.demo_home.delivery import Play, play, read_relays_log
+from scripts.demo_home.demo import home_of, make
+from scripts.demo_home.home import HERE, Home, HomeFailed, free_port
+
+from .conftest import all_logs
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.mark.parametrize("python, version", [("own_python", "2026.10.4"), ("newer_python", "2026.11.0")])
+def test_the_copied_folder_alone_loads_and_opens_a_door(
+    python: str, version: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = tmp_path / "demo"
+    with home_of(folder, free_port(), request.getfixturevalue(python)) as home:
+        make(folder, home)
+        assert home.get("/api/config")["version"] == version
+        components = folder / "config" / "custom_components"
+        assert {path.parent.name for path in components.glob("*/manifest.json")} == {"simulated_relays", "vestibule"}
+        for door in ("gate", "lobby"):
+            assert play(folder, door, Play.DELIVERY)
+    assert [key for _, key in read_relays_log(home.relays_log)] == ["gate", "lobby"]
+    assert " ERROR " not in all_logs(home.folder)
+
+
+def test_a_start_that_fails_is_told_with_the_end_of_the_log(tmp_path: Path, own_python: Path) -> None:
+    empty = tmp_path / "site-packages"
+    empty.mkdir()
+    with Home(tmp_path / "config", own_python, port=free_port()) as home:
+        home.__dict__["_site_packages"] = str(empty)
+        home.prepare()
+        with pytest.raises(HomeFailed, match=r"(?s)ended at its start \(exit code 1\).*No module named"):
+            home.start()
+
+
+def test_it_does_not_start_where_the_project_could_be_imported(tmp_path: Path, own_python: Path) -> None:
+    """Else the tests above would prove nothing: the development environment has the core installed, too."""
+    (tmp_path / "vestibule_core.py").touch()
+    command = [str(own_python), "-I", "-S", str(HERE / "bare_hass.py"), str(tmp_path), "-c", str(tmp_path)]
+    refused = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert refused.returncode == 1
+    assert "vestibule_core can be imported" in refused.stderr
