@@ -20,11 +20,11 @@ from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from vestibule_core import policy
+from vestibule_core import b64url, policy
 from vestibule_core.controller import Controller
 from vestibule_core.errors import OutcomeUnknown, StrikeRefused, StrikeUnreachable
 from vestibule_core.journal import Journal
-from vestibule_core.keys import Alg, SigningKey, TrustedKey, b64url, import_jwk_set
+from vestibule_core.keys import Alg, SigningKey, TrustedKey, import_jwk_set
 from vestibule_core.model import (
     AccessEvent,
     Code,
@@ -286,8 +286,8 @@ def signing_key(alg: Alg = Alg.EDDSA, seed: str = "a carrier") -> SigningKey:
 def forge(header: Mapping[str, Any] | bytes, payload: Mapping[str, Any] | bytes, key: SigningKey) -> str:
     """Return these very bytes as a token with a good signature of ``key``, however wrong they are."""
     raw = (part if isinstance(part, bytes) else compact(part) for part in (header, payload))
-    signed = ".".join(b64url(part) for part in raw)
-    return f"{signed}.{b64url(key.sign(signed.encode()))}"
+    signed = ".".join(b64url.encode(part) for part in raw)
+    return f"{signed}.{b64url.encode(key.sign(signed.encode()))}"
 
 
 def compact(value: Any) -> bytes:
@@ -361,7 +361,7 @@ class Carrier:
                 "ver": 1,
                 "iss": self.issuer,
                 "aud": self.doors[0].id if self.doors else some_doors(1)[0].id,
-                "jti": b64url(hashlib.sha256(f"{self.name} {self._tokens}".encode()).digest()[:16]),
+                "jti": b64url.encode(hashlib.sha256(f"{self.name} {self._tokens}".encode()).digest()[:16]),
                 "iat": ISSUED_AT,
                 "exp": ISSUED_AT + 60,
                 "act": "unlock",

@@ -21,8 +21,8 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from vestibule_core import token
-from vestibule_core.keys import SigningKey, b64url
+from vestibule_core import b64url, token
+from vestibule_core.keys import SigningKey
 from vestibule_core.model import DoorId, Issuer
 from vestibule_core.token import Claims, Confirmations, DriverProof
 
@@ -167,7 +167,7 @@ class Cloud:
         return Claims(
             issuer=self.issuer,
             door=DoorId(door),
-            jti=b64url(os.urandom(16)),
+            jti=b64url.encode(os.urandom(16)),
             issued_at=int(now),
             expires_at=int(now) + TOKEN_LIFETIME,
             subject=self._pseudonym("driver", request.driver),
@@ -182,7 +182,7 @@ class Cloud:
 
     def _pseudonym(self, kind: str, name: str) -> str:
         """Return a name that means nothing to anybody else."""
-        return b64url(hmac.digest(self.secret, f"{kind}\0{name}".encode(), hashlib.sha256)[:15])
+        return b64url.encode(hmac.digest(self.secret, f"{kind}\0{name}".encode(), hashlib.sha256)[:15])
 
 
 @dataclass(frozen=True)

@@ -445,6 +445,7 @@ async def test_too_many_at_one_door_are_sent_away(site, monkeypatch):
 
 async def test_memories_are_bounded_and_the_journal_remembers_the_rest(tmp_path, monkeypatch):
     monkeypatch.setattr(controller_module, "RECENT", 2)
+    monkeypatch.setattr(controller_module, "RECENT_TEXTS", 2)
     async with Site(tmp_path / "journal.db") as site:
         texts = [site.token() for _ in range(5)]
         for text in texts:

@@ -29,7 +29,8 @@ from pytest_homeassistant_custom_component.common import (
 
 from custom_components.vestibule.const import DOMAIN
 from custom_components.vestibule.embedded import Embedded
-from custom_components.vestibule.vestibule_core.keys import Alg, SigningKey, b64url
+from custom_components.vestibule.vestibule_core import b64url
+from custom_components.vestibule.vestibule_core.keys import Alg, SigningKey
 from custom_components.vestibule.vestibule_core.model import DoorId, Issuer, new_door_id
 from custom_components.vestibule.vestibule_core.token import Claims, Confirmations, DriverProof, issue
 
@@ -141,7 +142,7 @@ class Cloud:
         claims = {
             "issuer": self.issuer,
             "door": DoorId(door),
-            "jti": b64url(os.urandom(16)),
+            "jti": b64url.encode(os.urandom(16)),
             "issued_at": now,
             "expires_at": now + 60,
             "subject": "driver-of-this-month",

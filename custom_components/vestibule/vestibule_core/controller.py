@@ -64,6 +64,8 @@ LATE_AFTER: Final = 5.0
 """Seconds from a request to the strike command; after that nobody may stand at the door any more (A.2 step 12)."""
 CLOCK_STEP: Final = 5.0
 """Seconds by which wall and boot time may part before all challenges are void (a resumed snapshot, protocol A.1)."""
+RECENT_TEXTS: Final = 1000
+"""Spent texts in memory (A.2 step 1b), 700 bytes each. An older one is refused after its signature was checked."""
 QUEUE: Final = 1024
 """Requests that may wait at one door."""
 
@@ -98,7 +100,7 @@ class Controller:
         self._challenge_secret = random(32)
         self._clock_gap: float | None = None
         self._spent_keys: dict[tuple[Issuer, str], None] = {}
-        self._spent_texts: dict[bytes, None] = {}
+        self._spent_texts: dict[str, None] = {}
         self._left_open: dict[DoorId, bytes] = {}
         self.stopped = False
         """Whether requests are refused for good."""
@@ -319,17 +321,17 @@ class Controller:
 
     def _deny(self, access: _Access, decision: Decision) -> Decision:
         if decision.code is Code.ALREADY_SPENT and access.token is not None:
-            if access.token.digest in self._spent_texts:  # the very text that was spent while this one waited: A.2, 1b
+            if access.token.text in self._spent_texts:  # the very text that was spent while this one waited: A.2, 1b
                 self.counters[decision.code] += 1
                 return decision
-            _remember(self._spent_texts, access.token.digest)
+            _remember(self._spent_texts, access.token.text, RECENT_TEXTS)
         denied = replace(access.event, outcome=EventName.ACCESS_DENIED, code=decision.code)
         self._record(denied, access.person)
         return decision
 
     def _spent(self, unlock: UnlockToken) -> None:
-        _remember(self._spent_keys, unlock.spend_key)
-        _remember(self._spent_texts, unlock.digest)
+        _remember(self._spent_keys, unlock.spend_key, RECENT)
+        _remember(self._spent_texts, unlock.text, RECENT_TEXTS)
 
     def _notice_clock_step(self, now: Now) -> None:
         gap = now.wall - now.boot
@@ -643,7 +645,7 @@ def _person(unlock: UnlockToken) -> Person:
     }
 
 
-def _remember[K](memory: dict[K, None], item: K) -> None:
+def _remember[K](memory: dict[K, None], item: K, most: int) -> None:
     memory[item] = None
-    if len(memory) > RECENT:
+    if len(memory) > most:
         del memory[next(iter(memory))]

@@ -6,14 +6,12 @@ another's key. The algorithm is stored with the key; a token's header can only a
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -21,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from . import b64url
 from .errors import KeySetInvalid
 from .model import Issuer
 
@@ -65,11 +64,12 @@ class TrustedKey:
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """Return whether the 64-byte JWS ``signature`` is this key's over ``message``."""
         try:
-            if isinstance(self.public, ed25519.Ed25519PublicKey):
-                self.public.verify(signature, message)
+            if self.alg is Alg.EDDSA:
+                cast(ed25519.Ed25519PublicKey, self.public).verify(signature, message)
             else:
                 r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
-                self.public.verify(encode_dss_signature(r, s), message, _ECDSA)
+                public = cast(ec.EllipticCurvePublicKey, self.public)
+                public.verify(encode_dss_signature(r, s), message, _ECDSA)
         except InvalidSignature:
             return False
         return True
@@ -112,21 +112,16 @@ class SigningKey:
 
 def _jwk(public: PublicKey) -> dict[str, str]:
     if isinstance(public, ed25519.Ed25519PublicKey):
-        return {"kty": "OKP", "crv": "Ed25519", "x": b64url(public.public_bytes_raw())}
+        return {"kty": "OKP", "crv": "Ed25519", "x": b64url.encode(public.public_bytes_raw())}
     point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    return {"kty": "EC", "crv": "P-256", "x": b64url(point[1:33]), "y": b64url(point[33:])}
-
-
-def b64url(raw: bytes) -> str:
-    """Return base64url without padding (RFC 7515 section 2)."""
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    return {"kty": "EC", "crv": "P-256", "x": b64url.encode(point[1:33]), "y": b64url.encode(point[33:])}
 
 
 def thumbprint(jwk: dict[str, str]) -> str:
     """Return the RFC 7638 SHA-256 thumbprint of a public OKP or EC key."""
     members = ("crv", "kty", "x", "y") if jwk["kty"] == "EC" else ("crv", "kty", "x")
     canonical = json.dumps({name: jwk[name] for name in members}, sort_keys=True, separators=(",", ":"))
-    return b64url(hashlib.sha256(canonical.encode()).digest())
+    return b64url.encode(hashlib.sha256(canonical.encode()).digest())
 
 
 def import_jwk_set(text: str, issuer: Issuer) -> tuple[TrustedKey, ...]:
@@ -196,7 +191,7 @@ def _coordinate(jwk: dict[str, Any], name: str) -> bytes:
     text = jwk.get(name)
     if not isinstance(text, str) or not _COORDINATE.fullmatch(text):
         raise KeySetInvalid("bad_coordinate")
-    return binascii.a2b_base64(text.replace("-", "+").replace("_", "/") + "=")
+    return b64url.decode(text.encode())
 
 
 def _p256(x: bytes, y: bytes) -> ec.EllipticCurvePublicKey:
