@@ -1,7 +1,7 @@
 """The arrows between the folders. An import that points the wrong way fails here, before it becomes a habit.
 
 custom_components/vestibule/*.py ─► vestibule_core ◄─ gateway/*, carrier/*
-      (Home Assistant)               (neither)       (no Home Assistant)
+      (Home Assistant)               (neither)       (no Home Assistant; to come)
 """
 
 import ast
@@ -18,6 +18,9 @@ CORE = INTEGRATION / "vestibule_core"
 
 def sources(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.py"))
+
+
+HOSTS = [*sources(ROOT / "gateway"), *sources(ROOT / "carrier")]
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -73,13 +76,15 @@ def test_the_integration_reaches_the_core_by_a_relative_import_only(path):
             assert name not in {"vestibule_core", "custom_components", "gateway", "carrier", "tests"}
 
 
-@pytest.mark.parametrize("path", [*sources(ROOT / "gateway"), *sources(ROOT / "carrier")], ids=named)
-def test_the_gateway_and_the_carrier_run_without_home_assistant(path):
-    for name, relative in arrows(path):
-        if relative:
-            assert name.split("/")[0] == path.relative_to(ROOT).parts[0]
-        else:
-            assert name not in {"homeassistant", "custom_components", "tests"}
+if HOSTS:
+
+    @pytest.mark.parametrize("path", HOSTS, ids=named)
+    def test_the_gateway_and_the_carrier_run_without_home_assistant(path):
+        for name, relative in arrows(path):
+            if relative:
+                assert name.split("/")[0] == path.relative_to(ROOT).parts[0]
+            else:
+                assert name not in {"homeassistant", "custom_components", "tests"}
 
 
 def test_custom_components_stays_a_namespace_package():

@@ -24,6 +24,7 @@ from .const import (
     CONF_POSITION_AGE,
     CONF_RELAY,
     CONF_RELEASES_WHEN,
+    CONF_REPORTS,
     CONF_REQUEST_AGE,
     CONF_RETURNS,
     CONF_REVOKED,
@@ -61,6 +62,8 @@ class Relay:
     """Its id in the entity registry, which survives renaming; the entity id if it is not registered."""
     releases_when: ReleasesWhen
     returns: Returns
+    reports: bool
+    """Its states come from the hardware. Found out when the door is saved; the entity can come late at start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ def _door(subentry: ConfigSubentry) -> DoorSetup:
             entity=str(data[CONF_RELAY]),
             releases_when=ReleasesWhen(data[CONF_RELEASES_WHEN]),
             returns=Returns(data[CONF_RETURNS]),
+            reports=bool(data[CONF_REPORTS]),
         ),
     )
 

@@ -28,7 +28,7 @@ from homeassistant.config_entries import (
     SubentryFlowResult,
 )
 from homeassistant.const import CONF_NAME, Platform
-from homeassistant.core import callback, split_entity_id
+from homeassistant.core import callback
 from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers.selector import (
     BooleanSelector,
@@ -62,6 +62,7 @@ from .const import (
     CONF_POSITION_AGE,
     CONF_RELAY,
     CONF_RELEASES_WHEN,
+    CONF_REPORTS,
     CONF_REQUEST_AGE,
     CONF_RETURNS,
     CONF_REVOKED,
@@ -69,14 +70,14 @@ from .const import (
     SUBENTRY_CARRIER,
     SUBENTRY_DOOR,
 )
-from .strikes import RELAY_DOMAINS
+from .strikes import RELAY_DOMAINS, reports
 from .vestibule_core.errors import KeySetInvalid
 from .vestibule_core.keys import TrustedKey, import_jwk_set
-from .vestibule_core.model import Issuer, issuer, new_door_id
+from .vestibule_core.model import DoorId, Issuer, door_id, issuer, new_door_id
 from .vestibule_core.policy import EvidenceLimits
 from .vestibule_core.token import DriverProof
 
-type Input = dict[str, Any]
+type UserInput = dict[str, Any]
 type Errors = dict[str, str]
 
 _ACCESS_TIME: Final = (0.5, 30.0)
@@ -107,15 +108,17 @@ class BuildingFlow(ConfigFlow, domain=DOMAIN):
         return {SUBENTRY_DOOR: DoorFlow, SUBENTRY_CARRIER: CarrierFlow}
 
     @override
-    async def async_step_user(self, user_input: Input | None = None) -> ConfigFlowResult:
+    async def async_step_user(self, user_input: UserInput | None = None) -> ConfigFlowResult:
         """Name the building."""
         await self.async_set_unique_id(CONF_BUILDING)
         self._abort_if_unique_id_configured()
         if user_input is None:
             return self._ask("user", self.hass.config.location_name or "Building")
-        if name := user_input[CONF_NAME].strip():
-            return self.async_create_entry(title=name, data={CONF_BUILDING: _new_building_id()})
-        return self._ask("user", "", {CONF_NAME: "name_empty"})
+        errors: Errors = {}
+        name = _name(user_input, errors)
+        if errors:
+            return self._ask("user", name, errors)
+        return self.async_create_entry(title=name, data={CONF_BUILDING: _new_building_id()})
 
     @override
     async def async_on_create_entry(self, result: ConfigFlowResult) -> ConfigFlowResult:
@@ -126,13 +129,15 @@ class BuildingFlow(ConfigFlow, domain=DOMAIN):
         result["next_flow"] = (FlowType.CONFIG_SUBENTRIES_FLOW, door["flow_id"])
         return result
 
-    async def async_step_reconfigure(self, user_input: Input | None = None) -> ConfigFlowResult:
+    async def async_step_reconfigure(self, user_input: UserInput | None = None) -> ConfigFlowResult:
         """Rename the building."""
         entry = self._get_reconfigure_entry()
         if user_input is None:
             return self._ask("reconfigure", entry.title)
-        if not (name := user_input[CONF_NAME].strip()):
-            return self._ask("reconfigure", "", {CONF_NAME: "name_empty"})
+        errors: Errors = {}
+        name = _name(user_input, errors)
+        if errors:
+            return self._ask("reconfigure", name, errors)
         if entry.state is not ConfigEntryState.LOADED:  # then no listener takes the change up
             self.hass.config_entries.async_schedule_reload(entry.entry_id)
         return self.async_update_and_abort(entry, title=name)
@@ -152,17 +157,16 @@ class DoorFlow(ConfigSubentryFlow):
         self._title = ""
         self._data: dict[str, Any] = {}
 
-    async def async_step_user(self, user_input: Input | None = None) -> SubentryFlowResult:
+    async def async_step_user(self, user_input: UserInput | None = None) -> SubentryFlowResult:
         """Ask for a new door."""
         if user_input is None:
             return self._ask("user", {})
-        if errors := self._errors(user_input, None):
+        if errors := self._take(user_input, None):
             return self._ask("user", user_input, errors)
-        self._title = user_input[CONF_NAME].strip()
-        self._data = {CONF_DOOR: new_door_id(os.urandom(16)), **self._read(user_input)}
+        self._data[CONF_DOOR] = new_door_id(os.urandom(16))
         return await self.async_step_give()
 
-    async def async_step_give(self, user_input: Input | None = None) -> SubentryFlowResult:
+    async def async_step_give(self, user_input: UserInput | None = None) -> SubentryFlowResult:
         """Show what the carrier has to be given: the door's id, which is no secret."""
         if user_input is None:
             return self.async_show_form(
@@ -173,25 +177,25 @@ class DoorFlow(ConfigSubentryFlow):
             )
         return self.async_create_entry(title=self._title, data=self._data, unique_id=self._data[CONF_DOOR])
 
-    async def async_step_reconfigure(self, user_input: Input | None = None) -> SubentryFlowResult:
+    async def async_step_reconfigure(self, user_input: UserInput | None = None) -> SubentryFlowResult:
         """Change a door; its id stays."""
         subentry = self._get_reconfigure_subentry()
-        shown = {"door": subentry.data[CONF_DOOR]}
+        if (door := _door_id(subentry)) is None:
+            return self.async_abort(reason="door_id_unreadable")
+        shown = {"door": door}
         if user_input is None:
-            now = {**subentry.data, CONF_NAME: subentry.title, CONF_RELAY: self._entity_id(subentry.data[CONF_RELAY])}
+            now = {**subentry.data, CONF_NAME: subentry.title, CONF_RELAY: self._relay_of(subentry)}
             return self._ask("reconfigure", now, placeholders=shown)
-        if errors := self._errors(user_input, subentry):
+        if errors := self._take(user_input, subentry):
             return self._ask("reconfigure", user_input, errors, shown)
-        return self.async_update_and_abort(
-            self._get_entry(), subentry, title=user_input[CONF_NAME].strip(), data_updates=self._read(user_input)
-        )
+        return self.async_update_and_abort(self._get_entry(), subentry, title=self._title, data_updates=self._data)
 
     def _ask(
         self,
         step: str,
         values: Mapping[str, Any],
         errors: Errors | None = None,
-        placeholders: dict[str, str] | None = None,
+        placeholders: Mapping[str, str] | None = None,
     ) -> SubentryFlowResult:
         ours = [entry.entity_id for entry in er.async_entries_for_config_entry(er.async_get(self.hass), self._entry_id)]
         schema = probatio.Schema(
@@ -216,46 +220,41 @@ class DoorFlow(ConfigSubentryFlow):
             description_placeholders=placeholders,
         )
 
-    def _errors(self, user_input: Input, itself: ConfigSubentry | None) -> Errors:
-        """Return what is wrong with a door; ``itself`` is the one that is being changed."""
+    def _take(self, user_input: UserInput, itself: ConfigSubentry | None) -> Errors:
+        """Keep what a form says, or return what is wrong with it; ``itself`` is the door that is being changed."""
         errors: Errors = {}
-        if not user_input[CONF_NAME].strip():
-            errors[CONF_NAME] = "name_empty"
+        self._title = _name(user_input, errors)
         if not _ACCESS_TIME[0] <= user_input[CONF_ACCESS_TIME] <= _ACCESS_TIME[1]:
             errors[CONF_ACCESS_TIME] = "access_time_range"
         if CONF_RETURNS not in user_input:
             errors[CONF_RETURNS] = "returns_missing"
         relay = self._entity_id(user_input[CONF_RELAY])
-        if relay is None or self.hass.states.get(relay) is None:
+        if relay is None or (state := self.hass.states.get(relay)) is None:
             return errors | {CONF_RELAY: "relay_missing"}
         registered = er.async_get(self.hass).async_get(relay)
         if registered is not None and registered.platform == DOMAIN:
             errors[CONF_RELAY] = "relay_ours"
-        elif split_entity_id(relay)[0] not in RELAY_DOMAINS:
+        elif state.domain not in RELAY_DOMAINS:
             errors[CONF_RELAY] = "relay_wrong_kind"
-        elif any(
-            self._entity_id(other.data.get(CONF_RELAY, "")) == relay
-            for other in _subentries(self._get_entry(), SUBENTRY_DOOR, itself)
-        ):
+        elif any(self._relay_of(other) == relay for other in _subentries(self._get_entry(), SUBENTRY_DOOR, itself)):
             errors[CONF_RELAY] = "relay_used"
-        elif split_entity_id(relay)[0] != Platform.SWITCH:
+        elif state.domain != Platform.SWITCH:
             if user_input.get(CONF_RETURNS) == Returns.BY_VESTIBULE:
                 errors[CONF_RETURNS] = "button_returns"
             if user_input[CONF_RELEASES_WHEN] == ReleasesWhen.OFF:
                 errors[CONF_RELEASES_WHEN] = "button_releases_when"
+        if not errors:
+            self._data = {
+                CONF_RELAY: registered.id if registered else relay,
+                CONF_ACCESS_TIME: user_input[CONF_ACCESS_TIME],
+                CONF_RELEASES_WHEN: user_input[CONF_RELEASES_WHEN],
+                CONF_RETURNS: user_input[CONF_RETURNS],
+                CONF_REPORTS: reports(state),
+            }
         return errors
 
-    def _read(self, user_input: Input) -> dict[str, Any]:
-        """Return what is stored of a form without errors."""
-        relay = self._entity_id(user_input[CONF_RELAY])
-        assert relay is not None
-        registered = er.async_get(self.hass).async_get(relay)
-        return {
-            CONF_RELAY: registered.id if registered else relay,
-            CONF_ACCESS_TIME: user_input[CONF_ACCESS_TIME],
-            CONF_RELEASES_WHEN: user_input[CONF_RELEASES_WHEN],
-            CONF_RETURNS: user_input[CONF_RETURNS],
-        }
+    def _relay_of(self, door: ConfigSubentry) -> str | None:
+        return self._entity_id(str(door.data.get(CONF_RELAY)))
 
     def _entity_id(self, relay: str) -> str | None:
         return er.async_resolve_entity_id(er.async_get(self.hass), relay)
@@ -272,7 +271,7 @@ class CarrierFlow(ConfigSubentryFlow):
         self._intake_key: str | None = None
         """In clear only while this flow lives."""
 
-    async def async_step_user(self, user_input: Input | None = None) -> SubentryFlowResult:
+    async def async_step_user(self, user_input: UserInput | None = None) -> SubentryFlowResult:
         """Ask for a new carrier."""
         if user_input is None:
             return self._ask("user", {})
@@ -282,7 +281,7 @@ class CarrierFlow(ConfigSubentryFlow):
         self._new_intake_key()
         return await self.async_step_confirm()
 
-    async def async_step_confirm(self, user_input: Input | None = None) -> SubentryFlowResult:
+    async def async_step_confirm(self, user_input: UserInput | None = None) -> SubentryFlowResult:
         """Show the keys' fingerprints, to be compared with what the carrier says."""
         if user_input is None:
             return self.async_show_form(
@@ -296,7 +295,7 @@ class CarrierFlow(ConfigSubentryFlow):
             )
         return await self._save_or_show_key()
 
-    async def async_step_intake_key(self, user_input: Input | None = None) -> SubentryFlowResult:
+    async def async_step_intake_key(self, user_input: UserInput | None = None) -> SubentryFlowResult:
         """Show the new intake key, this once."""
         if user_input is None:
             assert self._intake_key is not None
@@ -308,7 +307,7 @@ class CarrierFlow(ConfigSubentryFlow):
             )
         return self._save()
 
-    async def async_step_reconfigure(self, user_input: Input | None = None) -> SubentryFlowResult:
+    async def async_step_reconfigure(self, user_input: UserInput | None = None) -> SubentryFlowResult:
         """Change a carrier, revoke its keys or give it a new intake key."""
         subentry = self._get_reconfigure_subentry()
         known = self._known_keys(subentry)
@@ -317,7 +316,9 @@ class CarrierFlow(ConfigSubentryFlow):
         if refused := self._take("reconfigure", user_input, subentry, known):
             return refused
         kids = {key.kid for key in self._keys}
-        self._data[CONF_REVOKED] = [kid for kid in user_input[CONF_REVOKED] if kid in kids]
+        # A key that was revoked and is in the set no more stays revoked: it may come back with an old set.
+        gone = set(subentry.data.get(CONF_REVOKED) or ()) - {key.kid for key in known}
+        self._data[CONF_REVOKED] = sorted(gone | set(user_input[CONF_REVOKED]))
         if user_input[CONF_NEW_INTAKE_KEY]:
             self._new_intake_key()
         if kids - {key.kid for key in known}:
@@ -353,8 +354,9 @@ class CarrierFlow(ConfigSubentryFlow):
         known: tuple[TrustedKey, ...] = (),
     ) -> SubentryFlowResult:
         doors = [
-            SelectOptionDict(value=door.data[CONF_DOOR], label=door.title)
-            for door in _subentries(self._get_entry(), SUBENTRY_DOOR)
+            SelectOptionDict(value=door, label=subentry.title)
+            for subentry in _subentries(self._get_entry(), SUBENTRY_DOOR)
+            if (door := _door_id(subentry)) is not None
         ]
         fields: dict[probatio.Marker, Any] = {
             probatio.Required(CONF_NAME): _NAME,
@@ -378,7 +380,7 @@ class CarrierFlow(ConfigSubentryFlow):
         shown = dict(values)
         for field, options in offered.items():
             if field in shown:
-                shown[field] = [choice for choice in shown[field] if choice in options]
+                shown[field] = [choice for choice in shown[field] or () if choice in options]
         return self.async_show_form(
             step_id=step,
             data_schema=self.add_suggested_values_to_schema(probatio.Schema(fields), shown),
@@ -388,15 +390,13 @@ class CarrierFlow(ConfigSubentryFlow):
         )
 
     def _take(
-        self, step: str, user_input: Input, itself: ConfigSubentry | None, known: tuple[TrustedKey, ...] = ()
+        self, step: str, user_input: UserInput, itself: ConfigSubentry | None, known: tuple[TrustedKey, ...] = ()
     ) -> SubentryFlowResult | None:
         """Keep what a form without errors says; else return the form again."""
         errors: Errors = {}
         placeholders: dict[str, str] = {}
         shown = dict(user_input)
-        title = user_input[CONF_NAME].strip()
-        if not title:
-            errors[CONF_NAME] = "name_empty"
+        self._title = _name(user_input, errors)
         others = list(_subentries(self._get_entry(), SUBENTRY_CARRIER, itself))
         try:
             name = issuer(user_input[CONF_ISSUER].strip())
@@ -425,7 +425,6 @@ class CarrierFlow(ConfigSubentryFlow):
                 errors[field] = f"{field}_range"
         if errors:
             return self._ask(step, shown, errors, placeholders, known)
-        self._title = title
         self._keys = keys
         self._data = {
             CONF_ISSUER: name,
@@ -443,6 +442,22 @@ class CarrierFlow(ConfigSubentryFlow):
             return import_jwk_set(carrier.data[CONF_JWK_SET], Issuer(carrier.data[CONF_ISSUER]))
         except KeyError, TypeError, KeySetInvalid:
             return ()
+
+
+def _name(user_input: UserInput, errors: Errors) -> str:
+    """Return the name that was typed, without space around it; an empty one is an error."""
+    name: str = user_input[CONF_NAME].strip()
+    if not name:
+        errors[CONF_NAME] = "name_empty"
+    return name
+
+
+def _door_id(door: ConfigSubentry) -> DoorId | None:
+    """Return a stored door's id; None if it cannot be read."""
+    try:
+        return door_id(door.data[CONF_DOOR])
+    except KeyError, TypeError, ValueError:
+        return None
 
 
 def _new_building_id() -> str:

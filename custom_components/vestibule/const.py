@@ -8,7 +8,7 @@ DOMAIN: Final = "vestibule"
 MANUFACTURER: Final = "Vestibule"
 
 EVENT_ACCESS: Final = "vestibule_access"
-"""Fired on the bus once for every decision and every outcome."""
+"""Fired on the bus once for each grant, each outcome, and each refusal of a token whose signature is good."""
 
 JOURNAL_FILE: Final = "vestibule.journal.db"
 
@@ -22,6 +22,7 @@ CONF_RELAY: Final = "relay"
 CONF_ACCESS_TIME: Final = "access_time"
 CONF_RELEASES_WHEN: Final = "releases_when"
 CONF_RETURNS: Final = "returns"
+CONF_REPORTS: Final = "reports"
 
 CONF_ISSUER: Final = "issuer"
 CONF_JWK_SET: Final = "jwk_set"

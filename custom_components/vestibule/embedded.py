@@ -7,6 +7,7 @@ Decides nothing itself.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ class Doorway:
         self.setup = setup
         self.strike = strike
         self.state = DoorState()
-        self.let_in_by: Context | None = None
+        self.last_origin: Context | None = None
         """Where the access came from that was granted last."""
         self._controller = controller
         self._state_listeners: list[Callable[[], None]] = []
@@ -126,7 +127,13 @@ class Embedded:
     async def open(cls, hass: HomeAssistant, entry: VestibuleConfigEntry) -> Self:
         """Open the journal; raise ConfigEntryNotReady or ConfigEntryError."""
         path = Path(hass.config.path(".storage", JOURNAL_FILE))
-        return cls(hass, entry, await hass.async_add_executor_job(_open_journal, path))
+        opening = hass.async_add_executor_job(_open_journal, path)
+        try:
+            return cls(hass, entry, await asyncio.shield(opening))
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled: what it opens would hold the lock until Home Assistant ends.
+            opening.add_done_callback(_close_unused)
+            raise
 
     @callback
     def start(self) -> None:
@@ -171,9 +178,12 @@ class Embedded:
 
     async def close(self, *_: Any) -> None:
         """Stop and close the journal; may be repeated."""
-        await self.stop()
-        self._raise_issues({})
-        await self._hass.async_add_executor_job(self._journal.close)
+        try:
+            await self.stop()
+        finally:
+            self.tell_what_waited()  # a set-up that failed half-way has told nobody yet
+            self._raise_issues({})
+            await self._hass.async_add_executor_job(self._journal.close)
 
     # ---- the entry's doors ----
 
@@ -246,7 +256,7 @@ class Embedded:
         doorway = self.doors.get(event.door) if event.door is not None else None
         context = event.origin if isinstance(event.origin, Context) else None
         if doorway is not None and event.outcome is EventName.ACCESS_GRANTED:
-            doorway.let_in_by = context
+            doorway.last_origin = context
         if self._early is not None:
             self._early.append(event)
             return
@@ -274,6 +284,11 @@ def access_data(event: AccessEvent) -> dict[str, Any]:
         "sequence": event.sequence,
         "time": dt_util.utc_from_timestamp(event.at).isoformat(),
     }
+
+
+def _close_unused(opening: asyncio.Future[Journal]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()  # was not started: nothing to wait for
 
 
 def _open_journal(path: Path) -> Journal:

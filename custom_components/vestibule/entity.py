@@ -5,9 +5,10 @@ from __future__ import annotations
 from homeassistant.core import callback
 from homeassistant.helpers.device_registry import DeviceInfo
 from homeassistant.helpers.entity import Entity
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
 from .const import DOMAIN
-from .embedded import Doorway
+from .embedded import Doorway, VestibuleConfigEntry
 
 
 class VestibuleDoorEntity(Entity):
@@ -28,3 +29,18 @@ class VestibuleDoorEntity(Entity):
     @callback
     def async_entity_id_changed(self, old_entity_id: str) -> None:
         """Go on under another entity id (a hook of Home Assistant 2026.11): nothing is keyed on it."""
+
+
+@callback
+def add_for_each_door(
+    entry: VestibuleConfigEntry,
+    async_add_entities: AddConfigEntryEntitiesCallback,
+    entity: type[VestibuleDoorEntity],
+) -> None:
+    """Add an entity of this class for each door, now and later."""
+
+    @callback
+    def add(doorway: Doorway) -> None:
+        async_add_entities([entity(doorway)], config_subentry_id=doorway.setup.subentry_id)
+
+    entry.runtime_data.for_each_door(add)

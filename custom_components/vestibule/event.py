@@ -1,4 +1,6 @@
-"""What happens at a door, as an event entity: each decision and each outcome once."""
+"""What happens at a door, as an event entity: each grant, each outcome, and each refusal of a token whose signature is
+good. A forged, malformed or already presented text leaves only a count.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from homeassistant.components.event import EventEntity
 from homeassistant.core import Context, HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from .embedded import Doorway, VestibuleConfigEntry, access_data
-from .entity import VestibuleDoorEntity
+from .embedded import VestibuleConfigEntry, access_data
+from .entity import VestibuleDoorEntity, add_for_each_door
 from .vestibule_core.model import AccessEvent, EventName
 
 PARALLEL_UPDATES = 0
@@ -21,12 +23,7 @@ async def async_setup_entry(
     _: HomeAssistant, entry: VestibuleConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
 ) -> None:
     """Add an event entity for each door, now and later."""
-
-    @callback
-    def add(doorway: Doorway) -> None:
-        async_add_entities([VestibuleAccess(doorway)], config_subentry_id=doorway.setup.subentry_id)
-
-    entry.runtime_data.for_each_door(add)
+    add_for_each_door(entry, async_add_entities, VestibuleAccess)
 
 
 class VestibuleAccess(VestibuleDoorEntity, EventEntity):

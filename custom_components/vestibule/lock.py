@@ -10,8 +10,8 @@ from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
 from .const import DOMAIN
-from .embedded import Doorway, VestibuleConfigEntry
-from .entity import VestibuleDoorEntity
+from .embedded import VestibuleConfigEntry
+from .entity import VestibuleDoorEntity, add_for_each_door
 from .vestibule_core.door import Lock
 from .vestibule_core.model import Actor, Code
 
@@ -23,10 +23,11 @@ _NOT_OPENED: Final = {
     Code.LATE: "unlock_late",
     Code.OUTCOME_UNKNOWN: "unlock_outcome_unknown",
     Code.RATE_LIMITED: "unlock_too_many",
+    Code.STOPPING: "unlock_stopped",
     Code.STORE_FAILED: "unlock_store_failed",
     Code.STRIKE_REFUSED: "unlock_strike_refused",
     Code.STRIKE_UNREACHABLE: "unlock_strike_unreachable",
-    Code.WRONG_DOOR: "unlock_stopped",
+    Code.WRONG_DOOR: "unknown_door",
 }
 
 
@@ -34,12 +35,7 @@ async def async_setup_entry(
     _: HomeAssistant, entry: VestibuleConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
 ) -> None:
     """Add a lock for each door, now and later."""
-
-    @callback
-    def add(doorway: Doorway) -> None:
-        async_add_entities([VestibuleLock(doorway)], config_subentry_id=doorway.setup.subentry_id)
-
-    entry.runtime_data.for_each_door(add)
+    add_for_each_door(entry, async_add_entities, VestibuleLock)
 
 
 class VestibuleLock(VestibuleDoorEntity, LockEntity):
@@ -68,11 +64,13 @@ class VestibuleLock(VestibuleDoorEntity, LockEntity):
 
     @override
     async def async_lock(self, **kwargs: Any) -> None:
-        """Do nothing: it locks by itself. Scenes and "lock all" scripts pass; a released door says that it waits."""
-        if self._doorway.state.lock is Lock.ACCESSED:
+        """Do nothing: it locks by itself. Scenes and "lock all" scripts pass; a released door says why not."""
+        state = self._doorway.state
+        if state.lock is Lock.ACCESSED:
+            is_ours = state.deadline is not None or state.securing
             raise ServiceValidationError(
                 translation_domain=DOMAIN,
-                translation_key="locks_by_itself",
+                translation_key="locks_by_itself" if is_ours else "released_elsewhere",
                 translation_placeholders={"door": self._doorway.setup.door.name},
             )
 
@@ -87,7 +85,7 @@ class VestibuleLock(VestibuleDoorEntity, LockEntity):
     def _follow(self) -> None:
         # Whoever asked is shown with the release, nobody with what follows of itself: locking again, a lost relay.
         is_release = self._doorway.state.releasing or self._attr_is_unlocking
-        self.async_set_context((self._doorway.let_in_by if is_release else None) or Context())
+        self.async_set_context((self._doorway.last_origin if is_release else None) or Context())
         self._show()
         self.async_write_ha_state()
 

@@ -35,6 +35,7 @@ _REQUEST_CHALLENGE: Final = probatio.Schema(
 _PRESENT_TOKEN: Final = probatio.Schema({probatio.Required(probatio.Secret(ATTR_TOKEN)): cv.string})
 
 _NO_CHALLENGE: Final = {
+    Code.STOPPING: "stopping",
     Code.WRONG_DOOR: "unknown_door",
     Code.WRONG_ISSUER: "unknown_issuer",
     Code.POLICY_CARRIER_DOOR: "carrier_without_door",
@@ -76,7 +77,7 @@ async def _present_token(call: ServiceCall) -> ServiceResponse:
     word = decision.code.word
     return {
         "word": word.value,
-        # What exactly is wrong with a token that is not genuine is nobody's business (protocol A.2).
+        # What exactly is wrong with a token before step 7 is nobody's business (protocol A.2).
         "code": None if word is Word.INVALID_TOKEN else decision.code.value,
         "door": decision.door,
         "limit": decision.limit.value if decision.limit else None,

@@ -41,6 +41,11 @@ CONFIRMATION: Final = 2.0
 """Seconds in which a switch must report the state that it was told to take."""
 
 
+def reports(state: State) -> bool:
+    """Return whether a relay's states come from the hardware: a switch that does not merely assume them."""
+    return state.domain == SWITCH and not state.attributes.get(ATTR_ASSUMED_STATE)
+
+
 class EntityStrike:
     """A switch, button or input button as a door's strike. Implements the core's ``Strike``."""
 
@@ -50,7 +55,7 @@ class EntityStrike:
         self._hass = hass
         opens_on = relay.releases_when is ReleasesWhen.ON
         self._released, self._secured = (STATE_ON, STATE_OFF) if opens_on else (STATE_OFF, STATE_ON)
-        self._assumed = False
+        self.capabilities: Final = Capabilities(device_timed=relay.returns is Returns.BY_ITSELF, feedback=relay.reports)
 
     @property
     def entity_id(self) -> str | None:
@@ -61,11 +66,6 @@ class EntityStrike:
     def is_reachable(self) -> bool:
         """Whether the relay would hear a command."""
         return _is_there(self._state)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What it can do."""
-        return Capabilities(device_timed=self.relay.returns is Returns.BY_ITSELF, feedback=self._reports(self._state))
 
     @property
     def reading(self) -> Reading:
@@ -133,11 +133,8 @@ class EntityStrike:
         entity_id = self.entity_id
         return self._hass.states.get(entity_id) if entity_id else None
 
-    def _reports(self, state: State | None) -> bool:
-        """Return whether the relay's state comes from the hardware. An unavailable one does not say: as before."""
-        if state is not None and _is_there(state):
-            self._assumed = state.domain != SWITCH or bool(state.attributes.get(ATTR_ASSUMED_STATE))
-        return not self._assumed
+    def _reports(self, state: State) -> bool:
+        return self.capabilities.feedback and reports(state)  # a switch can begin to assume after it was set up
 
     def _reached(self) -> State:
         state = self._state

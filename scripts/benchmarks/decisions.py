@@ -68,14 +68,8 @@ class World:
             unlock = verify(text, self.building.keys, self.carrier, spent_texts)
         except Refused as refusal:
             return refusal.code
-        claims = unlock.claims
-        if claims.door not in self.building.doors:
-            return Code.WRONG_DOOR
-        if unlock.spend_key in spent_keys:
-            return Code.ALREADY_SPENT
-        if code := challenge.check(self.secret, claims.door, claims.issuer, 101.0, claims.nonce):
-            return code
-        return policy.decide(claims, self.building.carriers[claims.issuer]).code
+        refused = policy.judge(unlock, self.building, spent_keys, self.secret, 101.0)
+        return refused.code if refused else Code.GRANTED
 
 
 def measure() -> list[Row]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from pathlib import Path
+from typing import Final
 
 from .building import CARRIER, DOORS
 from .delivery import Play, play, style
-from .demo import USER_NAME, Demo, running
-from .home import REPOSITORY, RESTART, USUAL_PORT, Home, HomeFailed, interruptible
+from .demo import USER_NAME, USUAL_FOLDER, Demo, command, running
+from .home import RESTART, USUAL_PORT, Home, HomeFailed, interruptible
 
 
 def main() -> int:
     """Do what the arguments say; return the exit code."""
     arguments = _parser().parse_args()
-    folder = arguments.folder.absolute()
+    folder = Path(os.path.abspath(arguments.standing / arguments.folder))  # noqa: PTH100 - `..` goes, links stay
     try:
         if arguments.verb == "deliver":
             return 0 if play(folder, arguments.door, arguments.play) else 1
@@ -32,7 +34,9 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("scripts/demo", add_help=False, epilog="More: scripts/demo --help")
-    parser.add_argument("--folder", type=Path, default=REPOSITORY / ".demo")
+    # Where the user stands; scripts/demo itself goes to the repository.
+    parser.add_argument("--standing", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, default=USUAL_FOLDER)
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--port", type=int, default=USUAL_PORT)
     verbs = parser.add_subparsers(dest="verb")
@@ -50,11 +54,11 @@ def _run(folder: Path, wanted_port: int, *, fresh: bool) -> int:
     began = time.monotonic()
     print("Starting Home Assistant ...", flush=True)
     with running(folder, wanted_port=wanted_port, fresh=fresh) as (demo, home):
-        _welcome(demo, home, wanted_port, time.monotonic() - began)
+        _welcome(folder, demo, home, wanted_port, time.monotonic() - began)
         with contextlib.suppress(KeyboardInterrupt):
             _stay(home)
         print("\nStopping Home Assistant ...", flush=True)
-    print("Stopped. The demo is kept; start it again with: scripts/demo")
+    print(f"Stopped. The demo is kept; start it again with: {command(folder)}")
     return 0
 
 
@@ -70,8 +74,20 @@ def _stay(home: Home) -> None:
         home.start()
 
 
-def _welcome(demo: Demo, home: Home, wanted_port: int, seconds: float) -> None:
+_PLAYS: Final = {
+    "gate": "a driver delivers at the gate",
+    "lobby": "... at the lobby",
+    "parcel-room": "... at the parcel room",
+    f"gate --{Play.REPLAY}": "the same token a second time",
+    f"gate --{Play.FORGED}": "a token that somebody else signed",
+    f"gate --{Play.WRONG_DOOR}": "a token that is not for this door",
+    f"gate --{Play.TOO_FAR}": "a driver who is somewhere else",
+}
+
+
+def _welcome(folder: Path, demo: Demo, home: Home, wanted_port: int, seconds: float) -> None:
     version = home.get("/api/config")["version"]
+    plays = "\n".join(f"  {command(folder)} deliver {what:<19} {shows}" for what, shows in _PLAYS.items())
     taken = "" if demo.port == wanted_port else f"   (port {wanted_port} is taken)"
     print(
         f"""
@@ -86,16 +102,11 @@ def _welcome(demo: Demo, home: Home, wanted_port: int, seconds: float) -> None:
 
 In another terminal:
 
-  scripts/demo deliver gate               a driver delivers at the gate
-  scripts/demo deliver lobby              ... in the lobby
-  scripts/demo deliver parcel-room        ... in the parcel room
-  scripts/demo deliver gate --replay      the same token a second time
-  scripts/demo deliver gate --forged      a token that somebody else signed
-  scripts/demo deliver gate --wrong-door  a token that is not for this door
-  scripts/demo deliver gate --too-far     a driver who is somewhere else
+{plays}
 
 In the browser: Settings > Devices & services > Vestibule has the doors and the carrier;
-a door's page has its lock and, under Activity, who was let in and who was not.
+a door's page has its lock and, under Activity, who was let in and which genuine tokens for it
+were refused. A forged or garbled token, or one that was presented before, is only counted.
 
 Ctrl-C ends it.""",
         flush=True,

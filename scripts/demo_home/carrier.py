@@ -84,6 +84,8 @@ class Check:
     name: str
     found: str
     holds: bool
+    limited: bool = True
+    """False where the cloud sets no limit, so that what was found is told but not confirmed."""
 
 
 class NotConfirmed(Exception):
@@ -127,8 +129,8 @@ class Cloud:
         """Check the four things in turn. Raises NotConfirmed at the first that does not hold."""
         checks: list[Check] = []
 
-        def check(name: str, holds: bool, found: str) -> None:
-            checks.append(Check(name, found, holds))
+        def check(name: str, holds: bool, found: str, *, limited: bool = True) -> None:
+            checks.append(Check(name, found, holds, limited))
             if not holds:
                 raise NotConfirmed(checks)
 
@@ -147,8 +149,10 @@ class Cloud:
         age = now - request.position.taken_at
         rules = self.rules
         near = distance <= rules.distance and request.position.accuracy <= rules.accuracy
-        found = f"{distance:.0f} m from the door (± {request.position.accuracy:.0f} m), {age:.0f} s old"
-        check("position", near and 0 <= age <= rules.position_age, found)
+        limited = math.isfinite(rules.distance)
+        details = f"± {request.position.accuracy:.0f} m), {age:.0f} s old" if limited else "this cloud sets no limit)"
+        found = f"{distance:.0f} m from the door ({details}"
+        check("position", near and 0 <= age <= rules.position_age, found, limited=limited)
 
         waited = now - request.asked_at
         check("time", 0 <= waited <= rules.request_age, f"asked {waited:.1f} s ago")

@@ -88,12 +88,12 @@ class Theatre:
         self.step("driver", f"asks for the {self.door.name.lower()} at stop {request.stop} of route {request.route}")
         return request, self.phone.sign(request)
 
-    def show_checks(self, checks: list[Check], seconds: float) -> None:
+    def show_checks(self, checks: list[Check]) -> None:
         for number, check in enumerate(checks):
-            verdict = style("green", "✓") if check.holds else style("red", "✗")
-            last = seconds if number == len(checks) - 1 else None
-            # The verdict's colour takes no room on the screen.
-            self.step("cloud" if number == 0 else "", f"{verdict} {check.name:<10} {check.found:<49}", last)
+            verdict = style("red", "✗")
+            if check.holds:
+                verdict = style("green", "✓") if check.limited else " "
+            self.step("cloud" if number == 0 else "", f"{verdict} {check.name:<10} {check.found}")
 
     def confirm(self, *, metres_away: float = AT_THE_DOOR, cloud: Cloud | None = None) -> Callable[[str, str], Claims]:
         """The cloud confirms the four; return what makes a token's claims of a door and a challenge."""
@@ -103,9 +103,12 @@ class Theatre:
         try:
             checks, confirmed = cloud.confirm(request, signature, time.time())
         except NotConfirmed as refusal:
-            self.show_checks(refusal.checks, time.perf_counter() - began)
+            self.show_checks(refusal.checks)
             raise
-        self.show_checks(checks, time.perf_counter() - began)
+        took = time.perf_counter() - began
+        self.show_checks(checks)
+        whole = all(check.limited for check in checks)
+        self.step("", "confirmed all four" if whole else "tells the position as it is, confirmed the other three", took)
         return lambda door, challenge: cloud.claims(request, confirmed, door, challenge, time.time())
 
     def challenge(self, door: Door) -> str:
@@ -196,20 +199,14 @@ class Theatre:
 
     def forged(self) -> None:
         claims = self.confirm()
+        challenge = self.challenge(self.door)
+        self.step("attacker", "has overheard the request and the challenge")
         stranger = SigningKey.generate()
-        text = self.sign(
-            claims(self.door.id, self.challenge(self.door)),
-            stranger,
-            "signs the same token with a key of their own",
-        )
+        text = self.sign(claims(self.door.id, challenge), stranger, "signs the token with a key of their own")
         self.present(text, word="invalid_token", code=None)
         self.say()
         impostor = Impostor(stranger.private, claimed=self.cloud.key.kid)
-        text = self.sign(
-            claims(self.door.id, self.challenge(self.door)),
-            impostor,
-            "signs it again and names the carrier's key",
-        )
+        text = self.sign(claims(self.door.id, challenge), impostor, "signs it again and names the carrier's key")
         self.present(text, word="invalid_token", code=None)
 
     def wrong_door(self) -> None:
@@ -252,7 +249,7 @@ class Theatre:
 _TITLES: Final = {
     Play.DELIVERY: "A driver of {carrier} delivers at the {door}.",
     Play.REPLAY: "A driver delivers at the {door}, and somebody uses the token a second time.",
-    Play.FORGED: "Somebody without the carrier's key makes a token for the {door}.",
+    Play.FORGED: "A driver asks for the {door}, and somebody who listens in makes a token of it.",
     Play.WRONG_DOOR: "Tokens that are good, but not for the {door}.",
     Play.TOO_FAR: "The driver asks for the {door} from 400 metres away.",
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import shlex
 import shutil
 import sys
 import time
@@ -31,14 +32,20 @@ from vestibule_core.model import Issuer
 
 from . import building, carrier
 from .building import Door
-from .home import Home, HomeFailed, answers, free_port, write_private
+from .home import REPOSITORY, Home, HomeFailed, answers, free_port, write_private
 
+USUAL_FOLDER: Final = REPOSITORY / ".demo"
 USER_NAME: Final = "manager"
 DRIVER: Final = "driver-7"
 ROUTE: Final = "R-117"
 STOP: Final = "S-4"
 # Letters and digits that cannot be taken for one another.
 _READABLE: Final = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+def command(folder: Path) -> str:
+    """Return the command that starts the demo in a folder; with `deliver DOOR` added, the one that plays to it."""
+    return "scripts/demo" if folder == USUAL_FOLDER else f"scripts/demo --folder {shlex.quote(str(folder))}"
 
 
 class NotRunning(HomeFailed):
@@ -63,7 +70,7 @@ class Demo:
         try:
             kept = json.loads((folder / "demo.json").read_text("utf-8"))
         except FileNotFoundError as err:
-            raise NotRunning(f"There is no demo in {folder}. Start one with: scripts/demo") from err
+            raise NotRunning(f"There is no demo in {folder}. Start one with: {command(folder)}") from err
         return cls(**(kept | {"doors": tuple(Door(**door) for door in kept["doors"])}))
 
     def save(self, folder: Path) -> None:
@@ -100,7 +107,7 @@ def talk_to(folder: Path) -> tuple[Demo, Home]:
     """Return the running demo of a folder, signed in. Raises NotRunning if it does not run."""
     demo = Demo.load(folder)
     if not answers(demo.port):
-        raise NotRunning("The demo is not running. Start it in another terminal with: scripts/demo")
+        raise NotRunning(f"The demo is not running. Start it in another terminal with: {command(folder)}")
     home = home_of(folder, demo.port)
     home.sign_in(demo.refresh_token, demo.client_id)
     if not home.is_started():
@@ -161,8 +168,9 @@ def make(folder: Path, home: Home) -> Demo:
     except HomeFailed as err:
         raise HomeFailed(f"{err}\n{home.last_words()}") from err
     write_private(folder / "swift" / "intake-key", made.intake_key)
-    # Home Assistant shows who performed an action: the carrier's cloud comes as itself, with no rights to set
-    # anything up, and its password is known to nobody.
+    # The carrier's cloud comes as a user of its own, with a password that nobody knows, only so that Activity can
+    # tell it from the manager. A real carrier must not get a user: every user of Home Assistant can unlock every
+    # lock, past Vestibule. The HTTP intake (to come) replaces this.
     unknown = secrets.token_urlsafe(32)
     home.add_user(building.CARRIER, "swift", unknown)
     refresh_token = home.log_in("swift", unknown)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.simulated import Carrier, Clock, Moment, SimulatedStrike, Site, refusals, some_doors
 from vestibule_core import controller as controller_module
-from vestibule_core import policy
+from vestibule_core import door_task, policy
 from vestibule_core.door import Lock
 from vestibule_core.errors import Refused
 from vestibule_core.model import Actor, Code, EventName, Limit, Means, issuer
@@ -136,7 +136,7 @@ FAILURES = [
 async def test_a_release_that_fails_is_told_and_never_tried_again(
     tmp_path, monkeypatch, fail, code, told, state, lock, pulses, sentence
 ):
-    monkeypatch.setattr(controller_module, "STRIKE_DEADLINE", 0.05)
+    monkeypatch.setattr(door_task, "STRIKE_DEADLINE", 0.05)
     async with Site(tmp_path / "journal.db") as site:
         await lock_is(site, Lock.LOCKED)
         fail(site.strike)
@@ -160,7 +160,7 @@ async def test_jamming_burns_no_token(site):
 
 
 async def test_a_strike_that_cannot_be_found_in_time_burns_no_token(site, monkeypatch):
-    monkeypatch.setattr(controller_module, "REACH_DEADLINE", 0.02)
+    monkeypatch.setattr(door_task, "REACH_DEADLINE", 0.02)
     site.strike.at(Moment.REACHED, lambda: asyncio.Event().wait())
     text = site.token()
     assert (await site.present(text)).code is Code.STRIKE_UNREACHABLE
@@ -297,7 +297,7 @@ async def test_a_bug_in_an_unlock_ends_no_door_and_claims_nothing(site, monkeypa
     """Whatever goes wrong in our own code: the caller hears that the door may have opened, the next one finds it."""
     text, other = site.token(), site.token()
     with monkeypatch.context() as broken:
-        broken.setattr(controller_module, "advance", lambda *_: 1 / 0)
+        broken.setattr(door_task, "advance", lambda *_: 1 / 0)
         assert (await site.present(text)).code is Code.OUTCOME_UNKNOWN
     assert "ZeroDivisionError" in caplog.text
     assert (await site.present(other)).granted
@@ -318,7 +318,7 @@ async def test_a_door_whose_task_is_cancelled_ends(site):
 
 
 async def test_a_contact_that_chatters_takes_one_place_in_the_queue(site, monkeypatch):
-    monkeypatch.setattr(controller_module, "QUEUE", 2)
+    monkeypatch.setattr(door_task, "QUEUE", 2)
     site.strike.chatter(50)
     assert (await site.present(site.token())).granted
 
@@ -327,7 +327,10 @@ async def test_a_building_that_changes_after_the_end_starts_nothing(site):
     text = site.token()
     await site.controller.stop()
     site.controller.apply(site.building, site.strikes)
-    assert (await site.present(text)).code is Code.STRIKE_UNREACHABLE
+    assert (await site.present(text)).code is Code.STOPPING
+    assert (await site.controller.open_by_hand(site.door.id, ANN)).code is Code.STOPPING
+    with pytest.raises(Refused, match="STOPPING"):
+        site.challenge()
     assert site.strike.pulses == []
 
 
@@ -427,7 +430,7 @@ async def test_a_host_that_fails_to_take_an_event_stops_nothing(tmp_path):
 
 
 async def test_too_many_at_one_door_are_sent_away(site, monkeypatch):
-    monkeypatch.setattr(controller_module, "QUEUE", 2)
+    monkeypatch.setattr(door_task, "QUEUE", 2)
     go_on = asyncio.Event()
     site.strike.at(Moment.REACHED, go_on.wait)
     waiting = [asyncio.create_task(site.present(site.token())) for _ in range(3)]
@@ -517,7 +520,7 @@ async def test_those_who_wait_while_the_program_ends_get_an_answer(tmp_path):
         await asyncio.sleep(0)
         go_on.set()
         await stopping
-        assert {task.result().code for task in waiting} <= {Code.GRANTED, Code.STRIKE_UNREACHABLE}
+        assert {task.result().code for task in waiting} <= {Code.GRANTED, Code.STOPPING}
     assert len(refusals(site.events)) + site.pulses == 3
 
 

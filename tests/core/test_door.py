@@ -44,12 +44,29 @@ S = DoorState
 
 TABLE = [
     # timing, state, input, next state, effects, sentence
-    (DEVICE, S(), Grant("Parcels"), S(releasing=True, by="Parcels"), [Effect.RELEASE],
+    (DEVICE, S(), Grant("Parcels"), S(releasing=True, told_at=NOW, granted_to="Parcels"), [Effect.RELEASE],
      "a grant tells the strike to release"),
-    (DEVICE, S(LOCKED, by="Ann"), Grant(None), S(LOCKED, releasing=True), [Effect.RELEASE],
+    (DEVICE, S(LOCKED, by="Ann"), Grant("Bob"),
+     S(LOCKED, releasing=True, told_at=NOW, granted_to="Bob", by="Ann"), [Effect.RELEASE],
+     "who was let in last is who was, until the strike has answered"),
+    (DEVICE, S(LOCKED, releasing=True, granted_to=None, by="Ann"), Released(), S(ACCESSED, deadline=OVER), [],
      "who is let in now replaces who was let in last, an automation without a name too"),
+    (DEVICE, S(LOCKED, releasing=True, granted_to="Bob", by="Ann"), NotReleased(), S(LOCKED, by="Ann"), [],
+     "who was not let in does not"),
+    (DEVICE, S(LOCKED, releasing=True, granted_to="Bob", by="Ann"), Unresolved(),
+     S(UNKNOWN, deadline=OVER, unanswered=True, by="Bob"), [],
+     "who may have been let in does"),
+    (DEVICE, S(LOCKED, by="Ann"), Observed(Reading.RELEASED), S(ACCESSED), [],
+     "nobody is named for what something else released"),
+    (DEVICE, S(LOCKED, releasing=True, granted_to="Bob", by="Ann"), Observed(Reading.RELEASED),
+     S(ACCESSED, releasing=True, granted_to="Bob", by="Ann"), [],
+     "a strike that moves while it is told to was not moved by something else"),
+    (DEVICE, S(UNKNOWN, deadline=FUTURE, by="Bob"), Observed(Reading.RELEASED),
+     S(ACCESSED, deadline=FUTURE, by="Bob"), [],
+     "a late report within the access time belongs to the access"),
     (OURS, S(ACCESSED, deadline=FUTURE, securing=True, by="Ann"), Grant("Bob"),
-     S(ACCESSED, releasing=True, deadline=FUTURE, securing=True, by="Bob"), [Effect.RELEASE],
+     S(ACCESSED, releasing=True, deadline=FUTURE, securing=True, told_at=NOW, granted_to="Bob", by="Ann"),
+     [Effect.RELEASE],
      "a grant during a release releases again, and what has to be ended stays to be ended"),
     (DEVICE, S(LOCKED, releasing=True), Released(), S(ACCESSED, deadline=OVER), [],
      "a confirmed release is an access until the device's time is over"),
@@ -59,13 +76,27 @@ TABLE = [
      "a second release restarts the time"),
     (DEVICE, S(LOCKED, releasing=True), NotReleased(), S(LOCKED), [],
      "a strike that did not move leaves the lock as it was"),
+    (OURS, S(LOCKED, releasing=True), NotReleased(), S(LOCKED, securing=True), [Effect.SECURE],
+     "one that is ours to end is secured all the same: what drives it may have moved before it failed"),
     (OURS, S(ACCESSED, releasing=True, deadline=FUTURE, securing=True), NotReleased(),
      S(ACCESSED, deadline=FUTURE, securing=True), [],
      "a second release that fails leaves the first one running and ours to end"),
-    (DEVICE, S(LOCKED, releasing=True), Unresolved(), S(UNKNOWN, deadline=OVER), [],
+    (DEVICE, S(LOCKED, releasing=True), Unresolved(), S(UNKNOWN, deadline=OVER, unanswered=True), [],
      "without an answer nobody knows, and it is looked at again when it would be over"),
-    (OURS, S(LOCKED, releasing=True), Unresolved(), S(UNKNOWN, deadline=OVER, securing=True), [],
+    (OURS, S(LOCKED, releasing=True), Unresolved(), S(UNKNOWN, deadline=OVER, securing=True, unanswered=True), [],
      "a release that may have happened is ours to end"),
+    (OURS, S(LOCKED, releasing=True, told_at=NOW - 2), Unresolved(),
+     S(UNKNOWN, deadline=OVER - 2, securing=True, unanswered=True), [],
+     "its time counts from when the strike was told, not from when it was given up"),
+    (OURS, S(LOCKED, releasing=True, told_at=NOW - 9), Unresolved(),
+     S(UNKNOWN, deadline=NOW, securing=True, unanswered=True), [],
+     "and is over at once if that was long ago"),
+    (OURS, S(LOCKED, unanswered=True), Observed(Reading.RELEASED), S(ACCESSED, securing=True), [Effect.SECURE],
+     "a command that arrives after it was given up is ended, since nobody else would"),
+    (DEVICE, S(LOCKED, unanswered=True), Observed(Reading.RELEASED), S(ACCESSED, unanswered=True), [],
+     "a device that times itself ends it by itself"),
+    (OURS, S(UNKNOWN, releasing=True, unanswered=True), Released(), S(ACCESSED, deadline=OVER, securing=True), [],
+     "a release that is answered makes up for one that was not"),
 
     (DEVICE, S(ACCESSED, deadline=FUTURE), Elapsed(), S(ACCESSED, deadline=FUTURE), [],
      "a timer that rings early rings for nothing"),
@@ -90,8 +121,8 @@ TABLE = [
 
     (OURS, S(), LeftOpen(), S(securing=True), [Effect.SECURE],
      "a release that outlived the last run of the program is ended at start"),
-    (DEVICE, S(), LeftOpen(), S(), [],
-     "a device that times itself needs no help"),
+    (DEVICE, S(), LeftOpen(), S(securing=True), [Effect.SECURE],
+     "also if the strike is now said to time itself: that release was ours to end"),
     (OURS, S(ACCESSED, securing=True), Secured(), S(LOCKED), [],
      "confirmed back is locked"),
     (BLIND_OURS, S(UNKNOWN, securing=True), Secured(), S(LOCKED), [],
@@ -226,6 +257,8 @@ def test_a_device_that_times_itself_is_never_told_to_secure(steps, timing):
     state, now = S(), 0.0
     for event, seconds in steps:
         now += seconds
+        if event == LeftOpen():  # of another time, when the strike was said not to
+            continue
         state, effects = advance(state, event, now, timing)
         assert not state.securing
         assert Effect.SECURE not in effects

@@ -347,7 +347,7 @@ async def test_the_newest_spends_are_remembered(opened, path, monkeypatch):
 def test_nothing_can_be_written_before_the_start(path):
     journal = Journal.open(path)
     with pytest.raises(RuntimeError):
-        asyncio.run(journal.append(event()))
+        journal.append(event())
     journal.close()
 
 
@@ -436,7 +436,7 @@ async def test_a_bad_entry_harms_no_neighbour(opened, path):
 
 
 async def test_a_caller_that_has_gone_leaves_its_entry(opened):
-    task = asyncio.create_task(opened.append(event(1)))
+    task = opened.append(event(1))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -445,7 +445,7 @@ async def test_a_caller_that_has_gone_leaves_its_entry(opened):
 
 
 async def test_what_waits_at_the_end_is_written(opened, path):
-    tasks = [asyncio.create_task(opened.append(event(number))) for number in range(10)]
+    tasks = [opened.append(event(number)) for number in range(10)]
     await asyncio.sleep(0)
     await asyncio.to_thread(opened.close)
     await asyncio.gather(*tasks)
@@ -519,7 +519,33 @@ async def test_a_file_that_cannot_be_read_any_more_is_said_so(opened, path, monk
     monkeypatch.setattr(sqlite3, "connect", unreadable)
     with pytest.raises(StoreFailed):
         await spend(opened, 1)
+    await asyncio.to_thread(opened.close)
     assert "cannot be read" in caplog.text
+
+
+async def test_a_dying_disk_does_not_end_the_writer(opened, monkeypatch):
+    """Whatever the system says, everybody who asks gets an answer."""
+    await opened.append(event(1))
+
+    def dying(*_, **__):
+        raise PermissionError("stale file handle")
+
+    monkeypatch.setattr(type(opened._path), "stat", dying)
+    assert (await opened.append(event(2))).sequence == 2
+    monkeypatch.setattr(opened._writer, "append", dying)
+    with pytest.raises(PermissionError):
+        await opened.append(event(3))
+    monkeypatch.undo()
+    assert (await opened.append(event(4))).sequence == 3
+
+
+async def test_a_writer_that_meets_a_bug_tells_everybody_and_takes_nothing_more(opened, monkeypatch):
+    monkeypatch.setattr(opened, "_in_savepoint", lambda _: 1 / 0)
+    with pytest.raises(StoreFailed, match="division"):
+        await opened.append(event(1))
+    monkeypatch.undo()
+    with pytest.raises(StoreFailed):
+        await opened.append(event(2))
 
 
 # ---- copying the log back ----
@@ -560,7 +586,7 @@ async def test_entries_outlive_the_loop_that_asked_for_them(path):
     def run():
         async def submit():
             journal.start(lambda _: None)
-            task = asyncio.create_task(journal.append(event()))
+            task = journal.append(event())
             await asyncio.sleep(0)
             task.cancel()
 

@@ -1,24 +1,25 @@
-"""What the building allows, whatever a cloud has signed: protocol A.2 step 10."""
+"""What the building allows, whatever a cloud has signed: protocol A.2 steps 7 to 10."""
 
 from dataclasses import replace
 
 import pytest
 
 from tests.simulated import ISSUED_AT, Carrier, some_doors
-from vestibule_core import token
+from vestibule_core import challenge, policy, token
 from vestibule_core.model import Code, Decision, Limit
-from vestibule_core.policy import Building, EvidenceLimits, decide
+from vestibule_core.policy import Building, EvidenceLimits
 from vestibule_core.token import DriverProof
 
 DOOR, OTHER_DOOR = some_doors(2)
-NONCE = "A" * 22
+SECRET, BOOT = bytes(32), 1000.0
 
 
-def judge(*, limits=None, door=DOOR, **claims):
+def judge(*, limits=None, door=DOOR, spent=(), boot=BOOT, doors=(DOOR, OTHER_DOOR), **claims):
     carrier = Carrier(doors=[DOOR], limits=limits)
-    text = carrier.token(NONCE, aud=door.id, **claims)
-    claims = token.verify(text, {key.kid: key for key in carrier.trusted}, None).claims
-    return decide(claims, carrier.admitted)
+    nonce = challenge.make(SECRET, door.id, carrier.issuer, BOOT, b"salt")
+    unlock = token.verify(carrier.token(nonce, aud=door.id, **claims), {k.kid: k for k in carrier.trusted}, None)
+    spent = {unlock.spend_key} if spent else set()
+    return policy.judge(unlock, Building.of(doors, [carrier.admitted]), spent, SECRET, boot)
 
 
 def gps(d=75, acc=50, age=30):
@@ -26,7 +27,26 @@ def gps(d=75, acc=50, age=30):
 
 
 def test_a_door_that_the_carrier_was_granted_opens():
-    assert judge() == Decision(Code.GRANTED, DOOR.id)
+    assert judge() is None
+
+
+def test_the_checks_come_in_the_order_of_the_protocol():
+    """Of all that is wrong the first is told: the door, the spend, the challenge, the building's own rules."""
+    wrong = {"door": OTHER_DOOR, "spent": True, "boot": BOOT + 61, "chk": {"drv": "badge"}}
+    told = [judge(**wrong, doors=[DOOR]), judge(**wrong)]
+    wrong["spent"] = False
+    told.append(judge(**wrong))
+    wrong["boot"] = BOOT
+    told.append(judge(**wrong))
+    wrong["door"] = DOOR
+    told.append(judge(**wrong))
+    assert [refusal.code for refusal in told] == [
+        Code.WRONG_DOOR,
+        Code.ALREADY_SPENT,
+        Code.NONCE_EXPIRED,
+        Code.POLICY_CARRIER_DOOR,
+        Code.POLICY_EVIDENCE,
+    ]
 
 
 def test_a_door_that_the_carrier_was_not_granted_stays_shut():
@@ -52,9 +72,7 @@ def test_a_door_that_the_carrier_was_not_granted_stays_shut():
     ],
 )
 def test_the_four_confirmations_against_the_default_limits(chk, limit, why):
-    decision = judge(chk=chk)
-    assert decision.limit is limit
-    assert decision.code is (Code.POLICY_EVIDENCE if limit else Code.GRANTED)
+    assert judge(chk=chk) == (Decision(Code.POLICY_EVIDENCE, DOOR.id, limit) if limit else None)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +88,7 @@ def test_the_four_confirmations_against_the_default_limits(chk, limit, why):
     ],
 )
 def test_the_building_sets_its_own_limits_for_each_carrier(limits, chk, granted):
-    assert judge(limits=limits, chk=chk).granted is granted
+    assert (judge(limits=limits, chk=chk) is None) is granted
 
 
 # ---- the building ----

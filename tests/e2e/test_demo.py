@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -109,6 +110,17 @@ def test_the_first_start_shows_where_and_how_to_sign_in(demo: Running) -> None:
     assert "Home Assistant 2026.10.4 is running" in demo.printed
 
 
+def test_the_printed_commands_name_the_folder_and_work_from_anywhere(demo: Running, tmp_path: Path) -> None:
+    (printed,) = re.findall(r"^  scripts/demo (.* deliver gate) +a driver delivers", demo.printed, re.MULTILINE)
+    assert shlex.split(printed) == ["--folder", str(demo.folder), "deliver", "gate"]
+    relative = os.path.relpath(demo.folder, tmp_path)
+    command = [DEMO, "--folder", relative, "deliver", "gate"]
+    played = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60)
+    assert played.returncode == 0, played.stdout + played.stderr
+    demo.expected["gate"] += 1
+    assert demo.released() == demo.expected
+
+
 def test_it_is_on_loopback_only(demo: Running) -> None:
     process = home_assistant_of(demo.folder)
     assert process is not None
@@ -162,7 +174,8 @@ def test_a_second_demo_in_the_same_folder_says_that_there_is_one(demo: Running) 
 def test_ctrl_c_leaves_nothing_behind_and_a_second_start_goes_on(demo: Running) -> None:
     port = json.loads((demo.folder / "demo.json").read_text())["port"]
     assert end(demo) == 0
-    assert "Stopped. The demo is kept" in demo.printed
+    again_with = f"scripts/demo --folder {shlex.quote(str(demo.folder))}"
+    assert f"Stopped. The demo is kept; start it again with: {again_with}\n" in demo.printed
     assert not answers(port)
     assert processes_of(demo.folder) == {}
 
@@ -179,6 +192,7 @@ def test_ctrl_c_leaves_nothing_behind_and_a_second_start_goes_on(demo: Running) 
     stopped = again.deliver("gate")
     assert stopped.returncode == 1
     assert "The demo is not running" in stopped.stderr
+    assert stopped.stderr.endswith(f"{again_with}\n")
 
     kept = json.loads((demo.folder / "demo.json").read_text())
     logs = all_logs(demo.folder / "config")

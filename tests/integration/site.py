@@ -177,6 +177,7 @@ class Site:
             "access_time": 5.0,
             "releases_when": "on",
             "returns": "by_itself",
+            "reports": relay.startswith("switch."),
         }
         self._add("door", name, defaults | data, door)
         self.doors.append(door)

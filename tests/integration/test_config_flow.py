@@ -147,6 +147,7 @@ async def test_a_door_is_added_and_its_id_is_shown_before(hass, empty, relay, en
         "access_time": 4,
         "releases_when": "on",
         "returns": "by_itself",
+        "reports": True,
     }
     assert relay.told == [], "setting up moves nothing"
     assert empty.lock(shown["door"]).state == "locked"
@@ -281,6 +282,44 @@ async def test_a_relay_that_was_renamed_is_shown_by_its_new_name(hass, site, rel
     await hass.async_block_till_done()
     flow = await site.entry.start_subentry_reconfigure_flow(hass, site.subentry("Front door").subentry_id)
     assert suggested(flow)["relay"] == "switch.strike"
+
+
+@pytest.mark.parametrize("kind", ["button", "a switch that assumes"])
+async def test_a_relay_that_cannot_report_is_known_as_such_from_then_on(hass, site, kind):
+    blind = "button.blind" if kind == "button" else "switch.blind"
+    hass.states.async_set(blind, "unknown", {"assumed_state": kind != "button"})
+    flow = await site.entry.start_subentry_reconfigure_flow(hass, site.subentry("Front door").subentry_id)
+    await go_on(hass, flow, door_input(blind))
+    await hass.async_block_till_done()
+    assert site.subentry("Back door").data["reports"] is False
+    assert site.lock().attributes["assumed_state"] is True
+
+
+@pytest.mark.parametrize("stored", [{}, {"door": None}, {"door": "door:x"}])
+async def test_a_door_whose_id_cannot_be_read_can_only_be_deleted_and_hinders_no_form(hass, site, cloud, stored):
+    front = site.subentry("Front door")
+    site._add("door", "Broken", stored, None)
+    await hass.async_block_till_done()
+    flow = await site.entry.start_subentry_reconfigure_flow(hass, site.subentry("Broken").subentry_id)
+    assert (flow["type"], flow["reason"]) == (FlowResultType.ABORT, "door_id_unreadable")
+    assert options(await start(hass, site, "carrier"), "doors") == {site.door: "Front door"}
+    assert options(await reconfigure(hass, site), "doors") == {site.door: "Front door"}
+    flow = await site.entry.start_subentry_reconfigure_flow(hass, front.subentry_id)
+    assert flow["step_id"] == "reconfigure"
+
+
+@pytest.mark.parametrize("lost", ["relay", "reports", "access_time", "returns"])
+async def test_a_door_that_cannot_be_read_is_mended_in_its_form(hass, site, relay, issue_registry, lost):
+    front = site.subentry("Front door")
+    data = {name: value for name, value in front.data.items() if name != lost}
+    hass.config_entries.async_update_subentry(site.entry, front, data=data)
+    await hass.async_block_till_done()
+    assert len(issue_registry.issues) == 1
+    flow = await site.entry.start_subentry_reconfigure_flow(hass, front.subentry_id)
+    await go_on(hass, flow, door_input(relay.entity_id, name="Front door"))
+    await hass.async_block_till_done()
+    assert issue_registry.issues == {}
+    assert (await site.present(await site.token()))["word"] == "granted"
 
 
 # ---- carriers -------------------------------------------------------------------------------------------------------
@@ -526,6 +565,7 @@ async def test_a_revoked_key_stays_listed_and_its_tokens_are_refused_by_name(has
 
     assert (await site.present(token))["word"] == "invalid_token"
     assert site.outcomes()[-1] == ("access_denied", "KEY_REVOKED")
+    assert site.access().attributes["code"] == "KEY_REVOKED", "the door that it was for shows it"
 
     flow = await reconfigure(hass, site)
     assert suggested(flow)["revoked"] == [cloud.key.kid]
@@ -543,11 +583,18 @@ async def test_new_keys_are_shown_to_be_compared_and_the_old_ones_end(hass, site
     flow = await go_on(hass, flow, {})
     await hass.async_block_till_done()
     assert flow["reason"] == "reconfigure_successful"
-    assert site.subentry("Parcel Express").data["revoked"] == [], "a key that is gone cannot be revoked"
+    assert site.subentry("Parcel Express").data["revoked"] == [cloud.key.kid], "it may come back with an old set"
 
     assert (await site.present(token))["word"] == "invalid_token"
-    cloud.key = new
+    old, cloud.key = cloud.key, new
     assert (await site.present(await site.token()))["word"] == "granted"
+
+    flow = await reconfigure(hass, site)
+    flow = await go_on(hass, flow, change_input(cloud, doors=[site.door], jwk_set=jwk_set(old, new)))
+    await go_on(hass, flow, {})
+    await hass.async_block_till_done()
+    cloud.key = old
+    assert (await site.present(await site.token()))["word"] == "invalid_token", "revoked is revoked"
 
 
 async def test_a_new_intake_key_is_shown_once_and_replaces_the_old_one(hass, site, cloud):
@@ -580,6 +627,19 @@ async def test_a_door_that_is_gone_is_not_shown_as_chosen(hass, site, cloud):
     await hass.async_block_till_done()
     flow = await reconfigure(hass, site)
     assert suggested(flow)["doors"] == []
+
+
+@pytest.mark.parametrize("lost", ["issuer", "doors", "revoked", "jwk_set"])
+async def test_a_carrier_that_lost_something_is_mended_in_its_form(hass, site, cloud, issue_registry, lost):
+    site.change("Parcel Express", **{lost: None})
+    await hass.async_block_till_done()
+    assert len(issue_registry.issues) == 1
+    flow = await reconfigure(hass, site)
+    flow = await go_on(hass, flow, change_input(cloud, doors=[site.door]))
+    if flow["type"] is FlowResultType.FORM:
+        await go_on(hass, flow, {})
+    await hass.async_block_till_done()
+    assert issue_registry.issues == {}
 
 
 async def test_a_carrier_whose_stored_keys_are_broken_is_mended_in_its_form(hass, site, cloud, issue_registry):

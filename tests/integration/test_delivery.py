@@ -115,17 +115,21 @@ async def test_a_confirmation_outside_a_limit_of_the_building_opens_nothing(site
     assert relay.told == []
 
 
-def tampered(token: str) -> str:
+def tampered(token: str, d: int | str = 0) -> str:
     header, payload, signature = token.split(".")
     claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
-    claims["chk"]["gps"]["d"] = 0
+    claims["chk"]["gps"]["d"] = d
     forged = base64.urlsafe_b64encode(json.dumps(claims, separators=(",", ":")).encode()).decode().rstrip("=")
     return f"{header}.{forged}.{signature}"
 
 
 def signed_by_a_stranger(token: str) -> str:
+    return signed_by(SigningKey.generate(), token)
+
+
+def signed_by(key: SigningKey, token: str) -> str:
     signed = token.rpartition(".")[0]
-    signature = SigningKey.generate().sign(signed.encode())
+    signature = key.sign(signed.encode())
     return f"{signed}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
 
 
@@ -147,6 +151,15 @@ async def test_what_is_not_a_genuine_token_learns_nothing_and_leaves_no_trace(si
     assert answer == {"word": "invalid_token", "code": None, "door": None, "limit": None}
     assert relay.told == []
     assert site.events == []
+
+
+async def test_a_signed_token_whose_claims_cannot_be_read_is_told_of_without_a_door(site, relay):
+    answer = await site.present(signed_by(site.cloud.key, tampered(await site.token(), d="near")))
+    assert answer == {"word": "invalid_token", "code": None, "door": None, "limit": None}
+    (told,) = site.events
+    assert (told.data["outcome"], told.data["code"]) == ("access_denied", "BAD_CLAIMS")
+    assert (told.data["door"], told.data["device_id"], told.data["carrier"]) == (None, None, "Parcel Express")
+    assert relay.told == []
 
 
 async def test_a_token_for_another_buildings_door_is_refused(site, relay):

@@ -8,7 +8,7 @@ from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
 from homeassistant.helpers import entity_registry as er
 
 from custom_components.vestibule import strikes
-from custom_components.vestibule.vestibule_core import controller as core_controller
+from custom_components.vestibule.vestibule_core import door_task
 from custom_components.vestibule.vestibule_core.errors import StoreFailed
 from custom_components.vestibule.vestibule_core.model import Actor
 from tests.integration.site import RelayButton
@@ -79,6 +79,16 @@ async def test_lock_does_nothing_while_locked_and_says_that_it_waits_while_relea
     assert relay.told == ["on"]
 
 
+async def test_lock_says_so_if_something_else_has_released_the_door(hass, site, relay):
+    relay.move(True)
+    await site.until("unlocked")
+    with pytest.raises(ServiceValidationError) as raised:
+        await hass.services.async_call("lock", "lock", {"entity_id": site.entity_id("lock")}, blocking=True)
+    assert raised.value.translation_key == "released_elsewhere"
+    assert raised.value.translation_placeholders == {"door": "Front door"}
+    assert relay.told == []
+
+
 async def unlock_fails(site, key: str) -> None:
     with pytest.raises(HomeAssistantError) as raised:
         await site.unlock()
@@ -131,19 +141,19 @@ async def test_a_relay_that_fails_in_the_middle_may_have_opened(hass, site, rela
 
 
 async def test_a_relay_that_hangs_is_given_up_and_may_have_opened(hass, site, relay, monkeypatch):
-    monkeypatch.setattr(core_controller, "STRIKE_DEADLINE", 0.02)
+    monkeypatch.setattr(door_task, "STRIKE_DEADLINE", 0.02)
     relay.hangs = True
     await unlock_fails(site, "unlock_outcome_unknown")
     relay.hangs = False
 
 
 async def test_too_many_at_one_door_are_turned_away(hass, site, monkeypatch):
-    monkeypatch.setattr(core_controller, "QUEUE", 0)
+    monkeypatch.setattr(door_task, "QUEUE", 0)
     await unlock_fails(site, "unlock_too_many")
 
 
 async def test_a_request_that_waited_too_long_opens_nothing(hass, site, relay, monkeypatch):
-    monkeypatch.setattr(core_controller, "LATE_AFTER", -1)
+    monkeypatch.setattr(door_task, "LATE_AFTER", -1)
     await unlock_fails(site, "unlock_late")
     assert relay.told == []
 

@@ -40,6 +40,21 @@ async def test_a_wish_for_a_challenge_that_cannot_be_met_says_why(hass, site, de
     assert raised.value.translation_key == key
 
 
+async def test_a_stopped_building_gives_no_challenge_and_says_why(site):
+    await site.embedded.stop()
+    with pytest.raises(ServiceValidationError) as raised:
+        await site.challenge()
+    assert raised.value.translation_key == "stopping"
+
+
+async def test_a_stopped_building_answers_a_token_with_unavailable(site, relay):
+    token = await site.token()
+    await site.embedded.stop()
+    answer = await site.present(token)
+    assert (answer["word"], answer["code"]) == ("unavailable", "STOPPING")
+    assert relay.told == []
+
+
 async def test_without_a_loaded_building_the_actions_say_so(hass, site):
     await hass.config_entries.async_unload(site.entry.entry_id)
     for service, data in (

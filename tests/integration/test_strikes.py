@@ -22,11 +22,13 @@ from tests.integration.site import RelayButton, RelaySwitch
 
 def relay_of(hass: HomeAssistant, entity_id: str, **changes) -> Relay:
     registered = er.async_get(hass).async_get(entity_id)
+    state = hass.states.get(entity_id)
     return Relay(
         **{
             "entity": registered.id if registered else entity_id,
             "releases_when": ReleasesWhen.ON,
             "returns": Returns.BY_ITSELF,
+            "reports": state is not None and strikes.reports(state),
         }
         | changes
     )
@@ -109,8 +111,7 @@ class TestFailSafeSwitch(StrikeConformance):
 class TestSwitchThatOnlyAssumesItsState(StrikeConformance):
     @pytest.fixture
     async def harness(self, hass):
-        switch = RelaySwitch("blind")
-        switch._attr_assumed_state = True
+        switch = assuming_switch("blind")
         await switch.install(hass)
         return SwitchHarness(hass, switch, relay_of(hass, switch.entity_id, returns=Returns.BY_VESTIBULE))
 
@@ -215,6 +216,37 @@ async def test_a_device_that_does_not_answer_may_have_moved(strike, relay):
     with pytest.raises(errors.OutcomeUnknown) as raised:
         await strike.release(PULSE)
     assert raised.value.may_have_succeeded
+
+
+def assuming_switch(name: str) -> RelaySwitch:
+    switch = RelaySwitch(name)
+    switch._attr_assumed_state = True
+    return switch
+
+
+@pytest.mark.parametrize(
+    "make, reports, reading",
+    [
+        (RelaySwitch, True, Reading.RELEASED),
+        (assuming_switch, False, Reading.UNKNOWN),
+        (assuming_switch, True, Reading.UNKNOWN),  # it did not assume when the door was saved
+        (RelaySwitch, False, Reading.UNKNOWN),  # it did
+        (RelayButton, False, Reading.UNKNOWN),
+    ],
+)
+async def test_capabilities_are_fixed_though_the_relay_comes_late(hass, make, reports, reading):
+    late = make("late")
+    strike = EntityStrike(hass, relay_of(hass, f"{late.domain}.late", reports=reports))
+    before = strike.capabilities
+    assert before == Capabilities(device_timed=True, feedback=reports)
+    assert (strike.is_reachable, strike.reading) == (False, Reading.UNKNOWN)
+
+    await late.install(hass)
+    assert strike.capabilities == before
+    await strike.release(PULSE)
+    assert (strike.capabilities, strike.reading) == (before, reading)
+    late.lose()
+    assert (strike.capabilities, strike.reading) == (before, Reading.UNKNOWN)
 
 
 @pytest.mark.parametrize("kind", ["button", "input_button"])

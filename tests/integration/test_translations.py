@@ -43,11 +43,13 @@ def nodes(file: str, kind: type[ast.AST]) -> Iterator[Any]:
 
 
 def keywords(file: str, name: str) -> set[str]:
-    """Return the literal values that a keyword argument is given in a file."""
+    """Return the literal values that a keyword argument is given in a file, also one of two."""
     return {
-        node.value.value
+        part.value
         for node in nodes(file, ast.keyword)
-        if node.arg == name and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        if node.arg == name
+        for part in ast.walk(node.value)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
     }
 
 
@@ -81,7 +83,8 @@ def test_every_step_and_error_of_a_form_has_its_text(flow):
     }
     assert strings["step"].keys() == steps
 
-    literals = {node.value for node in ast.walk(flow) if isinstance(node, ast.Constant)}
+    shared = [node for node in nodes("config_flow.py", ast.FunctionDef) if node.col_offset == 0]
+    literals = {node.value for part in (flow, *shared) for node in ast.walk(part) if isinstance(node, ast.Constant)}
     patterns = [r"(\w+)_range" if flow.name == "CarrierFlow" else "x", "key_set_.*"]
     for error in strings["error"]:
         assert error in literals or any(re.fullmatch(pattern, error) for pattern in patterns), f"never shown: {error}"

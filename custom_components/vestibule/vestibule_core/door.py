@@ -44,8 +44,14 @@ class DoorState:
     deadline: float | None = None
     securing: bool = False
     """A release that the controller has to end is, or may be, under way."""
+    granted_to: str | None = None
+    """For whom the strike was told, while it has not answered."""
     by: str | None = None
-    """Who was let in last, in the words of the building: a carrier's or a person's name."""
+    """For whom it released last: a carrier's or a person's name. None: something else moved it, or nobody is named."""
+    told_at: float | None = None
+    """When the strike was told to release, while it has not answered."""
+    unanswered: bool = False
+    """A release got no answer: the strike may still move, late."""
 
 
 # ---- inputs ----
@@ -115,18 +121,24 @@ class Effect(StrEnum):
 def advance(state: DoorState, event: Input, now: float, timing: Timing) -> tuple[DoorState, tuple[Effect, ...]]:
     """Return the next state and what to do, in order. An input that cannot happen in a state changes nothing."""
     we_end_it = not timing.strike.device_timed
-    over = now + timing.access_time
     match event:
         # An access. A second one during a release restarts the time.
         case Grant(by):
-            return replace(state, releasing=True, by=by), (Effect.RELEASE,)
+            return replace(state, releasing=True, told_at=now, granted_to=by), (Effect.RELEASE,)
         case Released() if state.releasing:
-            return replace(state, lock=Lock.ACCESSED, releasing=False, deadline=over, securing=we_end_it), ()
+            over = now + timing.access_time
+            after = replace(_answered(state), unanswered=False, by=state.granted_to)
+            return replace(after, lock=Lock.ACCESSED, deadline=over, securing=we_end_it), ()
+        case NotReleased() if state.releasing and we_end_it and not state.securing:
+            # It says that it did not move. What drives it may have, before it failed: securing costs nothing.
+            return replace(_answered(state), securing=True), (Effect.SECURE,)
         case NotReleased() if state.releasing:
-            return replace(state, releasing=False), ()
+            return _answered(state), ()
         case Unresolved() if state.releasing:
-            # If it did move, that is over, or for us to end, when the access time is.
-            return replace(state, lock=Lock.UNKNOWN, releasing=False, deadline=over, securing=we_end_it), ()
+            # If it did move, it did when it was told: that is over, or for us to end, an access time after that.
+            over = max(now, (state.told_at or now) + timing.access_time)
+            after = replace(_answered(state), unanswered=True, by=state.granted_to)
+            return replace(after, lock=Lock.UNKNOWN, deadline=over, securing=we_end_it), ()
 
         # The end of it.
         case Elapsed() if state.deadline is None or now < state.deadline:
@@ -139,7 +151,8 @@ def advance(state: DoorState, event: Input, now: float, timing: Timing) -> tuple
             return replace(state, lock=Lock.LOCKED, deadline=None), ()  # the device's timer; nothing else will tell
         case Elapsed():
             return replace(state, deadline=None), ()
-        case LeftOpen() if we_end_it:
+        case LeftOpen():
+            # Whatever the strike is now said to do by itself: this release was ours to end.
             return replace(state, deadline=None, securing=True), (Effect.SECURE,)
         case Secured() if state.securing:
             return replace(state, lock=Lock.LOCKED, deadline=None, securing=False), ()
@@ -152,9 +165,20 @@ def advance(state: DoorState, event: Input, now: float, timing: Timing) -> tuple
             return replace(state, lock=Lock.LOCKED), ()
         case Observed(Reading.SECURED):
             return replace(state, lock=Lock.LOCKED, deadline=None), ()
-        case Observed(Reading.RELEASED):
+        case Observed(Reading.RELEASED) if (
+            state.unanswered and we_end_it and not state.securing and not state.releasing
+        ):
+            # The command that got no answer has arrived after all, and nobody else would end it.
+            return replace(state, lock=Lock.ACCESSED, unanswered=False, securing=True), (Effect.SECURE,)
+        case Observed(Reading.RELEASED) if state.lock is Lock.ACCESSED or state.releasing or state.deadline is not None:
             return replace(state, lock=Lock.ACCESSED), ()
+        case Observed(Reading.RELEASED):
+            return replace(state, lock=Lock.ACCESSED, by=None), ()  # no access of ours is under way
         case Observed(Reading.UNKNOWN) if timing.strike.feedback:
             return replace(state, lock=Lock.UNKNOWN), ()
         case _:
             return state, ()
+
+
+def _answered(state: DoorState) -> DoorState:
+    return replace(state, releasing=False, told_at=None, granted_to=None)

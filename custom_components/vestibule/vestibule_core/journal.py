@@ -80,9 +80,9 @@ class Spend:
 type Person = dict[str, Any]
 """What of an entry is about a person or is a secret's trace: kept apart, behind a salted commitment, deletable."""
 
-type _Work = Callable[[_Writer], AccessEvent | None]
-type _Result = AccessEvent | Exception | None
-type _Answer = asyncio.Future[AccessEvent | None]
+type _Work = Callable[[_Writer], Any]
+type _Item = tuple[_Work, asyncio.Future[Any]]
+type _Results = list[tuple[asyncio.Future[Any], Any]]
 
 
 class _Writer:
@@ -126,7 +126,7 @@ class Journal:
         self._path = path
         self._lock = lock
         self._writer = _Writer(db, sequence)
-        self._waiting: queue.SimpleQueue[tuple[_Work, _Answer] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tell: Callable[[AccessEvent], None] | None = None
@@ -179,7 +179,7 @@ class Journal:
         rows = self._writer.db.execute("SELECT substr(key, 9), value FROM meta WHERE key GLOB 'release:*'").fetchall()
         return {DoorId(door): bytes.fromhex(value) for door, value in rows}
 
-    async def spend(
+    def spend(
         self,
         spend: Spend,
         event: AccessEvent,
@@ -187,8 +187,10 @@ class Journal:
         *,
         check_again: Callable[[], Code | None],
         ends_by_us: bool,
-    ) -> AccessEvent:
-        """Spend a token and record its grant, durably; return the recorded event (A.2 step 11).
+    ) -> asyncio.Future[AccessEvent]:
+        """Spend a token and record its grant, durably; the recorded event is awaited (A.2 step 11).
+
+        This and the methods below take their place in the order when they are called, not when they are awaited.
 
         ``check_again`` runs in the writer just before the row is written. Raises Refused (its code, or ALREADY_SPENT
         for the token or its challenge) or StoreFailed; in both cases nothing may move.
@@ -208,20 +210,20 @@ class Journal:
                 writer.note_release(spend.door, event.spend_id)
             return writer.append(event, person)
 
-        return _recorded(await self._submit(work))
+        return self._submit(work)
 
-    async def settle(self, spend: Spend, state: SpentState, event: AccessEvent) -> AccessEvent:
+    def settle(self, spend: Spend, state: SpentState, event: AccessEvent) -> asyncio.Future[AccessEvent]:
         """Record what came of a spend. Raises StoreFailed."""
 
         def work(writer: _Writer) -> AccessEvent:
             writer.db.execute("UPDATE spent SET state = ? WHERE iss = ? AND jti = ?", (state, spend.issuer, spend.jti))
             return writer.append(event, None)
 
-        return _recorded(await self._submit(work))
+        return self._submit(work)
 
-    async def append(
+    def append(
         self, event: AccessEvent, person: Person | None = None, *, ends_by_us: DoorId | None = None
-    ) -> AccessEvent:
+    ) -> asyncio.Future[AccessEvent]:
         """Record an event that spends nothing. Raises StoreFailed."""
 
         def work(writer: _Writer) -> AccessEvent:
@@ -229,15 +231,15 @@ class Journal:
                 writer.note_release(ends_by_us, event.spend_id)
             return writer.append(event, person)
 
-        return _recorded(await self._submit(work))
+        return self._submit(work)
 
-    async def release_ended(self, door: DoorId, spend_id: bytes) -> None:
+    def release_ended(self, door: DoorId, spend_id: bytes) -> asyncio.Future[None]:
         """Note that a release which the controller had to end is over; a later one's note stays. Raises StoreFailed."""
 
         def work(writer: _Writer) -> None:
             writer.db.execute("DELETE FROM meta WHERE key = ? AND value = ?", (f"release:{door}", spend_id.hex()))
 
-        await self._submit(work)
+        return self._submit(work)
 
     def close(self) -> None:
         """Write what waits, copy the log back and close; blocks; may be repeated."""
@@ -247,17 +249,22 @@ class Journal:
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join()
+            # What came in while the writer was ending.
+            while not self._waiting.empty():
+                if (item := self._waiting.get()) is not None:
+                    self._hand_over([(item[1], StoreFailed("the journal is closed"))])
         if not self.failed:
             self._writer.db.close()
         os.close(self._lock)
 
-    def _submit(self, work: _Work) -> _Answer:
+    def _submit[T](self, work: Callable[[_Writer], T]) -> asyncio.Future[T]:
         if self._loop is None:
             raise RuntimeError("the journal was not started")
+        future: asyncio.Future[T] = self._loop.create_future()
         if self._closed:
-            raise StoreFailed("the journal is closed")
-        future: _Answer = self._loop.create_future()
-        self._waiting.put((work, future))
+            future.set_exception(StoreFailed("the journal is closed"))
+        else:
+            self._waiting.put((work, future))
         return future
 
     # ---- the writer thread ----
@@ -274,15 +281,15 @@ class Journal:
             if _wal_pages(self._path) >= MOST_PAGES:
                 self._copy_back()
 
-    def _next(self) -> tuple[_Work, _Answer] | None:
+    def _next(self) -> _Item | None:
         try:
             return self._waiting.get(timeout=QUIET)
         except queue.Empty:
             self._copy_back()
             return self._waiting.get()
 
-    def _commit(self, group: list[tuple[_Work, _Answer]]) -> None:
-        results: list[tuple[_Answer, _Result]] = []
+    def _commit(self, group: list[_Item]) -> None:
+        results: _Results = []
         sequence = self._writer.sequence
         try:
             if self.failed:
@@ -291,22 +298,24 @@ class Journal:
             for work, future in group:
                 results.append((future, self._in_savepoint(work)))
             self._writer.db.execute("COMMIT")
-        except (sqlite3.Error, StoreFailed) as err:
+        except Exception as err:  # noqa: BLE001 - whatever it is, nobody knows what is on the disk, and all must be told
             self._writer.sequence = sequence
-            self._fail(err)
-            failure = StoreFailed(str(err))
-            results = [(future, failure) for _, future in group]
+            self._fail(err, group)
+            return
+        self._hand_over(results)
+
+    def _hand_over(self, results: _Results) -> None:
         assert self._loop is not None
         try:
             self._loop.call_soon_threadsafe(self._deliver, results)
         except RuntimeError:  # the loop has gone; the journal has it
             _LOGGER.debug("nobody is left to be told of %d entries", len(results))
 
-    def _in_savepoint(self, work: _Work) -> _Result:
+    def _in_savepoint(self, work: _Work) -> Any:
         db, sequence = self._writer.db, self._writer.sequence
         db.execute("SAVEPOINT entry")
         try:
-            result: _Result = work(self._writer)
+            result = work(self._writer)
         except sqlite3.Error:
             raise  # the store's failure, not this entry's
         except Exception as error:  # noqa: BLE001 - delivered to whoever asked; the neighbours go on
@@ -316,10 +325,10 @@ class Journal:
         db.execute("RELEASE entry")
         return result
 
-    def _deliver(self, results: list[tuple[_Answer, _Result]]) -> None:
+    def _deliver(self, results: _Results) -> None:
         assert self._tell is not None
         for future, result in results:
-            if not isinstance(result, Exception | None):
+            if isinstance(result, AccessEvent):
                 self._tell(result)
             if future.done():  # whoever asked has gone; the entry stands
                 continue
@@ -328,11 +337,13 @@ class Journal:
             else:
                 future.set_result(result)
 
-    def _fail(self, err: Exception) -> None:
+    def _fail(self, err: Exception, group: list[_Item]) -> None:
         """Close the store for good: after a failed COMMIT nobody knows what is on the disk."""
-        if self.failed:
+        first, self.failed = not self.failed, True
+        failure = StoreFailed(str(err))
+        self._hand_over([(future, failure) for _, future in group])  # the check below may take its time
+        if not first:
             return
-        self.failed = True
         _LOGGER.error("The journal %s failed and stays closed until a restart: %s", self._path, err)
         db = self._writer.db
         _leave(db)
@@ -355,7 +366,7 @@ class Journal:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             _start_log(db)
         except sqlite3.Error as err:
-            self._fail(err)
+            self._fail(err, [])
 
 
 def _hold(path: Path) -> int:
@@ -384,15 +395,10 @@ def _compact(value: dict[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _recorded(event: AccessEvent | None) -> AccessEvent:
-    assert event is not None
-    return event
-
-
 def _wal_pages(path: Path) -> int:
     try:
         return path.with_name(path.name + "-wal").stat().st_size // 4096
-    except FileNotFoundError:
+    except OSError:  # not there yet, or a disk that is dying: the next COMMIT will say so
         return 0
 
 

@@ -106,6 +106,7 @@ class Code(StrEnum):
     RATE_LIMITED = "RATE_LIMITED", Word.UNAVAILABLE
     STORE_FAILED = "STORE_FAILED", Word.UNAVAILABLE
     LATE = "LATE", Word.UNAVAILABLE
+    STOPPING = "STOPPING", Word.UNAVAILABLE
     STRIKE_UNREACHABLE = "STRIKE_UNREACHABLE", Word.UNAVAILABLE
     STRIKE_REFUSED = "STRIKE_REFUSED", Word.UNAVAILABLE
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN", Word.UNKNOWN_OUTCOME
@@ -123,7 +124,7 @@ class Limit(StrEnum):
 
 
 class Means(StrEnum):
-    """By what an access was asked for."""
+    """How an access was asked for."""
 
     TOKEN = "token"
     MANUAL = "manual"
@@ -156,7 +157,7 @@ class Door:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whom a token or a wish for a challenge came from. ``issuer`` None: Home Assistant itself, for any carrier."""
+    """Who presents a token, for which issuer; None: Home Assistant itself, for any carrier (A.2 step 0)."""
 
     issuer: Issuer | None = None
 
@@ -172,7 +173,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer to one presented token or one wish to open by hand."""
+    """The answer to a presented token or a wish to open by hand."""
 
     code: Code
     door: DoorId | None = None

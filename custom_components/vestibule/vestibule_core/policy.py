@@ -6,14 +6,15 @@ same answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
 
+from . import challenge
 from .keys import TrustedKey
 from .model import Code, Decision, Door, DoorId, Issuer, Limit
-from .token import Claims, Confirmations, DriverProof
+from .token import Confirmations, DriverProof, UnlockToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,27 @@ class Building:
         )
 
 
-def decide(claims: Claims, carrier: Carrier) -> Decision:
-    """Return GRANTED, or what the building's own limits say against this token (A.2 step 10)."""
+def judge(
+    unlock: UnlockToken,
+    building: Building,
+    spent: Container[tuple[Issuer, str]],
+    challenge_secret: bytes,
+    boot: float,
+) -> Decision | None:
+    """Return why the building refuses a genuine token, None if it does not: steps 7 to 10 of A.2, in this order.
+
+    ``spent`` holds spend keys that are remembered; ``boot`` is seconds of boot time.
+    """
+    claims = unlock.claims
+    if claims.door not in building.doors:  # 7
+        return Decision(Code.WRONG_DOOR, claims.door)
+    if unlock.spend_key in spent:  # 7b
+        return Decision(Code.ALREADY_SPENT, claims.door)
+    if code := challenge.check(challenge_secret, claims.door, claims.issuer, boot, claims.nonce):  # 8
+        return Decision(code, claims.door)
+    carrier = building.carriers[claims.issuer]  # 10
     if claims.door not in carrier.doors:
         return Decision(Code.POLICY_CARRIER_DOOR, claims.door)
     if limit := carrier.limits.exceeded(claims.confirmations, claims.issued_at):
         return Decision(Code.POLICY_EVIDENCE, claims.door, limit)
-    return Decision(Code.GRANTED, claims.door)
+    return None

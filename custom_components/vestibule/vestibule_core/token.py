@@ -87,12 +87,16 @@ class UnlockToken:
 
 
 class SignedRefusal(Refused):
-    """A refusal after the signature was found good: it is told of and kept, with the key that signed (A.2)."""
+    """A refusal after the signature was found good: it is told of and recorded (A.2).
 
-    def __init__(self, code: Code, key: TrustedKey) -> None:
+    ``token`` is there if the claims could be read (step 6), None if not (step 5).
+    """
+
+    def __init__(self, code: Code, key: TrustedKey, token: UnlockToken | None) -> None:
         """Refuse with this code what this key signed."""
         super().__init__(code)
         self.key = key
+        self.token = token
 
 
 def spend_id(issuer: Issuer, jti: str) -> bytes:
@@ -130,17 +134,18 @@ def verify(
     # 4: the signature, over the bytes as received
     if not key.verifies(_decode(signature), raw[: -1 - _SIGNATURE_LENGTH]):
         raise Refused(Code.BAD_SIGNATURE)
+    # 5: the claims
     try:
-        # 5: the claims
         claims = _claims(claims_json)
-        # 6: they are the key's and the presenter's issuer's, and the key is not revoked
-        if claims.issuer != key.issuer or (issuer is not None and claims.issuer != issuer):
-            raise Refused(Code.WRONG_ISSUER)
-        if key.status is KeyStatus.REVOKED:
-            raise Refused(Code.KEY_REVOKED)
     except Refused as err:
-        raise SignedRefusal(err.code, key) from err
-    return UnlockToken(claims, key, text)
+        raise SignedRefusal(err.code, key, None) from err
+    unlock = UnlockToken(claims, key, text)
+    # 6: they are the key's and the presenter's issuer's, and the key is not revoked
+    if claims.issuer != key.issuer or (issuer is not None and claims.issuer != issuer):
+        raise SignedRefusal(Code.WRONG_ISSUER, key, unlock)
+    if key.status is KeyStatus.REVOKED:
+        raise SignedRefusal(Code.KEY_REVOKED, key, unlock)
+    return unlock
 
 
 def issue(key: SigningKey, claims: Claims) -> str:

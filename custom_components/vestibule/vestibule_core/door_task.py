@@ -1,0 +1,370 @@
+"""One door at work: takes one thing after the other, so that nothing in it needs a lock.
+
+For each wish to be let in: reach the strike, have the grant made durable, ask the door what follows (door.py), tell the
+strike once. A dead strike delays its own door and no other; whatever a driver or a bug of ours does, the door lives on.
+What is allowed and what is written is the controller's business (``Office``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from .door import (
+    SECURE_AGAIN,
+    DoorState,
+    Effect,
+    Elapsed,
+    Grant,
+    Input,
+    LeftOpen,
+    Lock,
+    NotReleased,
+    NotSecured,
+    Observed,
+    Released,
+    Secured,
+    Timing,
+    Unresolved,
+    advance,
+)
+from .errors import OutcomeUnknown, Refused, StoreFailed, StrikeRefused, StrikeUnreachable, VestibuleError
+from .journal import Person
+from .model import AccessEvent, Code, Decision, Door, DoorId, EventName, Now
+from .strike import Pulse, Strike
+from .token import UnlockToken
+
+_LOGGER = logging.getLogger(__name__)
+
+REACH_DEADLINE: Final = 5.0
+"""Seconds in which a strike must be found, before anything is spent."""
+STRIKE_DEADLINE: Final = 10.0
+"""Seconds in which a strike must answer a command; after that its outcome is unknown."""
+LATE_AFTER: Final = 5.0
+"""Seconds from a request to the strike command; after that nobody may stand at the door any more (A.2 step 12)."""
+QUEUE: Final = 1024
+"""Requests that may wait at one door."""
+
+
+def _new_answer() -> asyncio.Future[Decision]:
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A wish to be let in, on its way to its door. ``event`` is the grant, should it come to that."""
+
+    event: AccessEvent
+    by: str | None
+    """The carrier's or the person's name."""
+    began: Now
+    person: Person
+    token: UnlockToken | None = None
+    """None: by hand."""
+    may_go_unrecorded: bool = False
+    answer: asyncio.Future[Decision] = field(default_factory=_new_answer)
+
+    def is_late(self, now: Now) -> bool:
+        """Return whether it was asked for too long ago."""
+        return now.boot - self.began.boot > LATE_AFTER
+
+
+class Office(Protocol):
+    """What a door's task asks of the controller."""
+
+    def now(self) -> Now:
+        """Read the clock."""
+        ...
+
+    def objection(self, access: Access, *, spent: bool = False) -> Code | None:
+        """Return why a wish cannot be granted any more, None if it can; ``spent``: its token is, by itself."""
+        ...
+
+    def deny(self, access: Access, refusal: Decision) -> Decision:
+        """Record a refusal and return it."""
+        ...
+
+    async def make_durable(self, access: Access, *, ends_by_us: bool) -> None:
+        """Spend the token and record the grant: the one sync of an unlock. Raises Refused or StoreFailed."""
+        ...
+
+    def came_of(self, access: Access, outcome: EventName, code: Code) -> None:
+        """Record what came of a grant; nothing waits for it."""
+        ...
+
+    async def note_ended(self, door: DoorId, spend_id: bytes) -> None:
+        """Note that a release which is ours to end is over."""
+        ...
+
+    def tell_unrecorded(self, access: Access) -> None:
+        """Tell of a grant that the journal could not take."""
+        ...
+
+
+class DoorTask:
+    """The task of one door, its state and its queue."""
+
+    def __init__(
+        self,
+        office: Office,
+        door: Door,
+        strike: Strike,
+        *,
+        left_open: bytes | None = None,
+        after: asyncio.Task[None] | None = None,
+    ) -> None:
+        """Begin, once the task ``after`` (an earlier one of the same door) has ended.
+
+        ``left_open`` is the spend id of a release that was ours to end when the program died.
+        """
+        self.state = DoorState()
+        self.listeners: list[Callable[[DoorState], None]] = []
+        self._office = office
+        self._door = door
+        self._strike = strike
+        self.release_noted = left_open
+        """The spend id under which the journal has a release that is ours to end."""
+        self._waiting: deque[Access] = deque()
+        # What comes before those who wait. A reading is taken when its turn comes: a queued one could be stale.
+        self._change: tuple[Door, Strike] | None = None
+        self._look_waits = True
+        self._stop_asked = False
+        self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._unsubscribe = strike.subscribe(self._look)
+        self._task = asyncio.get_running_loop().create_task(self._run(after), name=f"vestibule {door.id}")
+
+    def take(self, access: Access) -> bool:
+        """Let a wish wait for its turn; return False if there is no room."""
+        if len(self._waiting) >= QUEUE:
+            return False
+        self._waiting.append(access)
+        self._wake.set()
+        return True
+
+    def change(self, door: Door, strike: Strike) -> None:
+        """Go on as ``door`` on ``strike``, after what is under way and before what waits."""
+        self._change = (door, strike)
+        self._wake.set()
+
+    async def stop(self, *, hurry: bool) -> None:
+        """End, after what is under way and with the release that is ours to end.
+
+        A strike that cannot be put back is tried again and again; in a ``hurry`` (the program ends) once, and the note
+        in the journal stays. May be repeated; cancelling the caller ends nothing.
+        """
+        self._stop_asked = True
+        self._wake.set()
+        if hurry:
+            self._hurry.set()
+        await asyncio.wait({self._task})
+
+    def _look(self, _: object) -> None:
+        self._look_waits = True
+        self._wake.set()
+
+    # ---- one thing after the other ----
+
+    async def _run(self, after: asyncio.Task[None] | None) -> None:
+        if after is not None:
+            await asyncio.wait({after})
+        if self.release_noted is not None:
+            await self._happen(LeftOpen())
+        while not self._stop_asked:
+            try:
+                await self._turn()
+            except Exception:
+                _LOGGER.exception("%s failed in an unforeseen way", self._door.name)
+                await asyncio.sleep(1)  # whatever it is, it must neither end this door nor spin
+        self._unsubscribe()
+        if self.state.securing:
+            await self._put_back(self._strike, self.release_noted)
+        for waiting in self._waiting:
+            if not waiting.answer.done():
+                waiting.answer.set_result(self._office.deny(waiting, Decision(Code.STOPPING, self._door.id)))
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    async def _turn(self) -> None:
+        if self._change is not None:
+            (door, strike), self._change = self._change, None
+            self._take_change(door, strike)
+        elif self._look_waits:
+            self._look_waits = False
+            await self._happen(Observed(self._strike.reading))
+        elif (left := self._left()) is not None and left <= 0:
+            # Before whoever waits: a release that we end must not last longer because others want in.
+            await self._happen(Elapsed())
+        elif self._waiting:
+            await self._answer(self._waiting.popleft())
+        else:
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
+
+    def _left(self) -> float | None:
+        """Return the seconds to the door's deadline, None if it has none."""
+        return None if self.state.deadline is None else self.state.deadline - self._office.now().boot
+
+    async def _meanwhile[T](self, work: Awaitable[T]) -> T:
+        """Wait for ``work``, and end the release that is under way when its time is over."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                if (left := self._left()) is not None and left <= 0:
+                    await self._happen(Elapsed())
+                else:
+                    await asyncio.wait({task}, timeout=left)
+            return task.result()
+        finally:
+            task.cancel()
+
+    def _take_change(self, door: Door, strike: Strike) -> None:
+        if strike is not self._strike:
+            if self.state.securing:  # the old one is ours to put back
+                ending = asyncio.get_running_loop().create_task(self._put_back(self._strike, self.release_noted))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+                self.release_noted = None
+            self._unsubscribe()
+            self._strike = strike
+            self._unsubscribe = strike.subscribe(self._look)
+            self._become(DoorState(by=self.state.by))
+            self._look_waits = True
+        self._door = door
+
+    async def _put_back(self, strike: Strike, noted: bytes | None) -> None:
+        """Put back a strike that is this door's no more, as often as it takes."""
+        while error := await self._failure_of(strike.secure(), STRIKE_DEADLINE):
+            if self._hurry.is_set():
+                _LOGGER.warning("The strike of %s could not be put back: %s", self._door.name, error)
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SECURE_AGAIN):
+                    await self._hurry.wait()
+        if noted is not None:
+            await self._office.note_ended(self._door.id, noted)
+
+    # ---- one access ----
+
+    async def _answer(self, access: Access) -> None:
+        try:
+            decision = await self._let_in(access)
+        except Exception:
+            # A bug of ours, at an unknown point of an unlock. The next one must find its door at work.
+            _LOGGER.exception("An unlock of %s failed in an unforeseen way", self._door.name)
+            decision = Decision(Code.OUTCOME_UNKNOWN, self._door.id)
+        if not access.answer.done():  # else the caller has gone
+            access.answer.set_result(decision)
+
+    async def _let_in(self, access: Access) -> Decision:
+        """Reach, spend, release, in this order."""
+        office, door = self._office, self._door.id
+        if code := office.objection(access):
+            return office.deny(access, Decision(code, door))
+        if await self._meanwhile(self._failure_of(self._strike.reach(), REACH_DEADLINE)):
+            return office.deny(access, Decision(Code.STRIKE_UNREACHABLE, door))
+        ends_by_us = not self._strike.capabilities.device_timed
+        try:
+            await self._meanwhile(office.make_durable(access, ends_by_us=ends_by_us))
+        except Refused as refusal:
+            return office.deny(access, Decision(refusal.code, door))
+        except StoreFailed:
+            if not access.may_go_unrecorded:
+                return office.deny(access, Decision(Code.STORE_FAILED, door))
+            office.tell_unrecorded(access)
+        if ends_by_us:
+            self.release_noted = access.event.spend_id
+        # From here on the token is burned, whatever happens.
+        code = office.objection(access, spent=True) or await self._happen(Grant(access.by), access)
+        office.came_of(access, _OUTCOME.get(code, EventName.RELEASE_FAILED), code)
+        if self.release_noted is not None and not self.state.securing:
+            await self._note_ended()
+        return Decision(code, door)
+
+    # ---- the door and its strike ----
+
+    async def _happen(self, event: Input, access: Access | None = None) -> Code:
+        """Let something happen to the door and do what follows; return how a release went."""
+        timing = Timing(self._door.access_time, self._strike.capabilities)
+        state, effects = advance(self.state, event, self._office.now().boot, timing)
+        self._become(state)
+        code = Code.GRANTED
+        for effect in effects:
+            match effect:
+                case Effect.RELEASE:
+                    assert access is not None
+                    code, result = await self._release(access)
+                    await self._happen(result)
+                case Effect.SECURE:
+                    await self._happen(await self._secure())
+                case Effect.OBSERVE:
+                    await self._happen(Observed(self._strike.reading))
+        return code
+
+    async def _release(self, access: Access) -> tuple[Code, Input]:
+        pulse = Pulse(access.event.spend_id, self._door.access_time, access.event.origin)
+        match await self._failure_of(self._strike.release(pulse), STRIKE_DEADLINE):
+            case None:
+                return Code.GRANTED, Released()
+            case StrikeUnreachable():
+                return Code.STRIKE_UNREACHABLE, NotReleased()
+            case StrikeRefused():
+                return Code.STRIKE_REFUSED, NotReleased()
+            case _:
+                return Code.OUTCOME_UNKNOWN, Unresolved()
+
+    async def _secure(self) -> Input:
+        if error := await self._failure_of(self._strike.secure(), STRIKE_DEADLINE):
+            if self.state.lock is not Lock.UNKNOWN:  # said once, not at each attempt
+                _LOGGER.warning("The strike of %s could not be put back: %s", self._door.name, error)
+            return NotSecured()
+        if self.release_noted is not None:
+            await self._note_ended()
+        return Secured()
+
+    async def _note_ended(self) -> None:
+        assert self.release_noted is not None
+        ended, self.release_noted = self.release_noted, None
+        await self._office.note_ended(self._door.id, ended)
+
+    async def _failure_of(self, command: Coroutine[Any, Any, None], deadline: float) -> VestibuleError | None:
+        """Return how a command to the strike failed, None if it was confirmed."""
+        try:
+            async with asyncio.timeout(deadline):
+                await command
+        except (StrikeUnreachable, StrikeRefused, OutcomeUnknown) as error:
+            return error
+        except TimeoutError:
+            return OutcomeUnknown("no answer in time")
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise  # this task was cancelled, not something inside the driver
+            return OutcomeUnknown("the driver was interrupted")
+        except Exception:
+            _LOGGER.exception("The strike of %s failed in an unforeseen way", self._door.name)
+            return OutcomeUnknown("the driver failed")
+        return None
+
+    def _become(self, state: DoorState) -> None:
+        if state == self.state:
+            return
+        self.state = state
+        for listener in tuple(self.listeners):
+            try:
+                listener(state)
+            except Exception:
+                _LOGGER.exception("A listener of %s failed", self._door.name)
+
+
+_OUTCOME: Final = {
+    Code.GRANTED: EventName.DOOR_RELEASED,
+    Code.OUTCOME_UNKNOWN: EventName.OUTCOME_UNKNOWN,
+}

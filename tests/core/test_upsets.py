@@ -1,0 +1,253 @@
+"""What goes wrong around an unlock: things that change, stop, stall or break in the middle of it."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+
+from tests.simulated import Moment, SimulatedStrike, Site
+from vestibule_core import door as door_module
+from vestibule_core import door_task
+from vestibule_core.controller import REFUSALS_AN_HOUR
+from vestibule_core.keys import KeyStatus
+from vestibule_core.model import Actor, Code, EventName, issuer, read_clock
+from vestibule_core.policy import Building
+from vestibule_core.strike import Reading
+
+ANN = Actor(user_id="ann-1", name="Ann", is_admin=True)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    for module in (door_module, door_task):
+        monkeypatch.setattr(module, "SECURE_AGAIN", 0.02)
+
+
+@pytest.fixture
+async def ours(tmp_path):
+    """A door whose releases the controller ends, on the real clock."""
+    async with Site(tmp_path / "journal.db", device_timed=False, access_time=0.2, clock=read_clock) as site:
+        yield site
+
+
+async def until_secured(strike, seconds=5.0):
+    async with asyncio.timeout(seconds):
+        while strike.bolt is not Reading.SECURED:  # noqa: ASYNC110 - the bolt is hardware, nobody tells
+            await asyncio.sleep(0.005)
+
+
+def at_the_door(site, *wishes):
+    """Let somebody hang at the door, and the others wait behind; return what lets them go on, and their tasks."""
+    go_on = asyncio.Event()
+    site.strike.at(Moment.REACHED, go_on.wait)
+    return go_on, [asyncio.create_task(wish) for wish in wishes]
+
+
+# ---- a release that is ours to end ----
+
+
+@pytest.mark.parametrize("what", ["another relay", "no door any more"])
+async def test_a_release_is_ended_although_the_door_changes_while_its_relay_is_away(tmp_path, what):
+    async with Site(tmp_path / "journal.db", device_timed=False) as site:
+        strike = site.strike
+        assert (await site.present(site.token())).granted
+        strike.refuse()
+        if what == "another relay":
+            site.controller.apply(site.building, {site.door.id: SimulatedStrike(device_timed=False)})
+        else:
+            site.controller.apply(Building.of((), ()), {})
+        await asyncio.sleep(0.1)
+        assert strike.bolt is Reading.RELEASED
+        strike.obey()
+        await until_secured(strike)
+    assert site.rows("SELECT key FROM meta WHERE key GLOB 'release:*'") == []
+
+
+async def test_a_release_that_could_not_be_ended_before_the_program_did_is_ended_by_the_next_one(tmp_path):
+    """Also if the manager has said meanwhile that the relay goes back by itself."""
+    async with Site(tmp_path / "journal.db", device_timed=False) as site:
+        assert (await site.present(site.token())).granted
+        site.strike.refuse()
+    site.strikes[site.door.id] = strike = SimulatedStrike(device_timed=True)
+    async with site.reopen():
+        await strike.until(lambda strike: strike.times_secured == 1)
+
+
+async def test_a_door_that_is_removed_and_added_again_goes_on_where_it_was(ours):
+    assert (await ours.present(ours.token())).granted
+    ours.controller.apply(Building.of((), ()), {})
+    ours.controller.apply(ours.building, ours.strikes)
+    await until_secured(ours.strike)
+    assert (await ours.present(ours.token())).granted
+    await until_secured(ours.strike)
+
+
+@pytest.mark.parametrize("stalls", ["the strike", "the disk"])
+async def test_nobody_who_waits_keeps_a_door_open(ours, stalls):
+    assert (await ours.present(ours.token())).granted
+    began, go_on = time.monotonic(), asyncio.Event()
+    if stalls == "the strike":
+        ours.strike.at(Moment.REACHED, go_on.wait)
+    else:
+        commit = ours.journal._commit
+
+        def stalled(group):
+            time.sleep(0.6)
+            commit(group)
+
+        ours.journal._commit = stalled
+    waiting = asyncio.create_task(ours.present(ours.token()))
+    await asyncio.sleep(0.05)
+    await until_secured(ours.strike)
+    assert time.monotonic() - began < 0.5
+    go_on.set()
+    await waiting
+
+
+async def test_a_release_without_an_answer_is_ended_as_soon_as_it_is_given_up(ours, monkeypatch):
+    monkeypatch.setattr(door_task, "STRIKE_DEADLINE", 0.3)  # longer than the access time
+    ours.strike.hang(moved=True)
+    assert (await ours.present(ours.token())).code is Code.OUTCOME_UNKNOWN
+    ours.strike.obey()
+    await until_secured(ours.strike, 0.15)
+
+
+# ---- what changes while somebody waits ----
+
+
+async def test_a_carrier_that_gets_another_issuer_while_its_token_waits_is_refused(site):
+    go_on, waiting = at_the_door(site, site.present(site.token()), site.present(site.token()))
+    await asyncio.sleep(0.02)
+    site.carrier.issuer = issuer("https://renamed.example")
+    site.controller.apply(site.building, site.strikes)
+    go_on.set()
+    assert {decision.code for decision in await asyncio.gather(*waiting)} == {Code.KEY_REVOKED}
+    assert site.pulses == 0
+
+
+async def test_a_door_that_is_taken_away_opens_to_nobody_who_waits(site):
+    go_on, waiting = at_the_door(site, site.present(site.token()), site.controller.open_by_hand(site.door.id, ANN))
+    await asyncio.sleep(0.02)
+    others = {door.id: site.strikes[door.id] for door in site.doors[1:]}
+    site.controller.apply(Building.of(site.doors[1:], [site.carrier.admitted]), others)
+    go_on.set()
+    codes = [decision.code for decision in await asyncio.gather(*waiting)]
+    assert codes == [Code.WRONG_DOOR, Code.STOPPING]
+    assert site.pulses == 0
+
+
+async def test_those_who_wait_go_to_the_new_relay(site):
+    go_on, waiting = at_the_door(site, site.present(site.token()), site.present(site.token()))
+    await asyncio.sleep(0.02)
+    old, new = site.strike, SimulatedStrike()
+    site.controller.apply(site.building, {**site.strikes, site.door.id: new})
+    go_on.set()
+    assert all(decision.granted for decision in await asyncio.gather(*waiting))
+    assert (len(old.pulses), len(new.pulses)) == (1, 1), "who was at the old one already stays there"
+
+
+async def test_row_37_a_key_that_is_revoked_after_the_commit_moves_nothing(site):
+    deliver, held = site.journal._deliver, asyncio.Queue()
+    site.journal._deliver = held.put_nowait
+    waiting = asyncio.create_task(site.present(site.token()))
+    results = await held.get()
+    carrier = site.carrier.admitted
+    revoked = replace(carrier, keys=tuple(replace(key, status=KeyStatus.REVOKED) for key in carrier.keys))
+    site.controller.apply(Building.of(site.doors, [revoked]), site.strikes)
+    site.journal._deliver = deliver
+    deliver(results)
+    assert (await waiting).code is Code.KEY_REVOKED
+    assert site.pulses == 0
+    await site.told(EventName.RELEASE_FAILED)
+
+
+# ---- the end of the program ----
+
+
+async def test_when_the_program_ends_nobody_who_waits_is_let_in(site):
+    go_on, waiting = at_the_door(
+        site, *(site.present(site.token()) for _ in range(3)), site.controller.open_by_hand(site.door.id, ANN)
+    )
+    await asyncio.sleep(0.02)
+    stopping = asyncio.create_task(site.controller.stop())
+    await asyncio.sleep(0)
+    go_on.set()
+    await stopping
+    assert {decision.code for decision in await asyncio.gather(*waiting)} == {Code.STOPPING}
+    assert site.pulses == 0
+    assert len(await site.told(EventName.ACCESS_DENIED, 4)) == 4, "each is told of"
+
+
+async def test_a_stop_that_is_cancelled_goes_on_and_a_second_one_waits_for_it(tmp_path):
+    async with Site(tmp_path / "journal.db", device_timed=False) as site:
+        told, go_on = asyncio.Event(), asyncio.Event()
+
+        async def hold():
+            told.set()
+            await go_on.wait()
+
+        site.strike.at(Moment.TOLD, hold)
+        waiting = asyncio.create_task(site.present(site.token()))
+        await told.wait()
+        first, second = (asyncio.create_task(site.controller.stop()) for _ in range(2))
+        await asyncio.sleep(0.02)
+        first.cancel()
+        await asyncio.sleep(0.02)
+        assert first.cancelled()
+        assert not second.done()
+        go_on.set()
+        await second
+        assert (await waiting).granted
+        assert site.strike.bolt is Reading.SECURED
+    async with site.reopen() as again:
+        await again.controller.recorded()
+        assert again.events == [], "its outcome was recorded before the end"
+
+
+# ---- what breaks ----
+
+
+async def test_a_driver_that_breaks_while_it_is_read_ends_no_door(ours, monkeypatch, caplog):
+    monkeypatch.setattr(type(ours.strike), "reading", property(lambda _: 1 / 0))
+    for listener in ours.strike._listeners:
+        listener(Reading.UNKNOWN)
+    await asyncio.sleep(0.02)
+    monkeypatch.undo()
+    assert "ZeroDivisionError" in caplog.text
+    assert (await ours.present(ours.token())).granted
+
+
+# ---- what is told ----
+
+
+async def test_the_outcome_of_one_is_told_before_the_grant_of_the_next(site):
+    await asyncio.gather(*(site.present(site.token()) for _ in range(4)))
+    await site.controller.recorded()
+    assert [event.outcome for event in site.events] == [EventName.ACCESS_GRANTED, EventName.DOOR_RELEASED] * 4
+    assert [event.sequence for event in site.events] == list(range(1, 9))
+
+
+async def test_a_refused_token_presented_for_ever_fills_no_journal(site):
+    """It is genuine, so each refusal is worth a line; but whoever has overheard it could make any number."""
+    text = site.carrier.token("A" * 22)
+    for _ in range(REFUSALS_AN_HOUR + 40):
+        assert (await site.present(text)).code is Code.NONCE_UNKNOWN
+    await site.controller.recorded()
+    assert len(site.events) == REFUSALS_AN_HOUR
+    assert site.controller.counters[Code.NONCE_UNKNOWN] == 40
+    site.clock.advance(3600)
+    await site.present(text)
+    await site.told(EventName.ACCESS_DENIED, REFUSALS_AN_HOUR + 1)
+
+
+async def test_a_revoked_key_is_told_with_its_door_and_kept_with_its_token(tmp_path):
+    async with Site(tmp_path / "journal.db") as site:
+        text = site.token()
+        carrier = site.carrier.admitted
+        revoked = replace(carrier, keys=tuple(replace(key, status=KeyStatus.REVOKED) for key in carrier.keys))
+        site.controller.apply(Building.of(site.doors, [revoked]), site.strikes)
+        assert (await site.present(text)).code is Code.KEY_REVOKED
+        (event,) = await site.told(EventName.ACCESS_DENIED)
+        assert (event.door, event.carrier, event.has_stop) == (site.door.id, "Parcels", True)
+    assert text in site.rows("SELECT json FROM person")[0][0]
