@@ -147,7 +147,7 @@ def advance(state: DoorState, event: Input, now: float, timing: Timing) -> tuple
             return replace(state, deadline=None), (Effect.SECURE,)
         case Elapsed() if timing.strike.feedback:
             return replace(state, deadline=None), (Effect.OBSERVE,)
-        case Elapsed() if state.lock is Lock.ACCESSED:
+        case Elapsed() if state.lock is Lock.ACCESSED and not we_end_it:
             return replace(state, lock=Lock.LOCKED, deadline=None), ()  # the device's timer; nothing else will tell
         case Elapsed():
             return replace(state, deadline=None), ()
