@@ -52,7 +52,7 @@ class OutcomeUnknown(VestibuleError):
 
 
 class StoreFailed(VestibuleError):
-    """The journal could not be written. It stays closed until the program is started again (protocol D)."""
+    """The journal could not be written. It stays closed until it is opened anew (protocol D)."""
 
 
 class JournalInUse(VestibuleError):

@@ -344,7 +344,7 @@ class Journal:
         self._hand_over([(future, failure) for _, future in group])  # the check below may take its time
         if not first:
             return
-        _LOGGER.error("The journal %s failed and stays closed until a restart: %s", self._path, err)
+        _LOGGER.error("The journal %s failed and stays closed until it is opened anew: %s", self._path, err)
         db = self._writer.db
         _leave(db)
         try:
