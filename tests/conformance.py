@@ -240,9 +240,59 @@ class StrikeConformance:
         await harness.strike.secure()
         assert harness.is_secured
 
+    # ---- hold ----
+
+    async def test_a_hold_lasts_until_it_is_put_back(self, harness):
+        _needs_hold(harness)
+        await harness.strike.reach()
+        await harness.strike.hold(None)
+        await harness.settle()
+        await asyncio.sleep(0.05)  # nothing to wait for: nothing may happen
+        assert not harness.is_secured
+        assert harness.movements <= 1
+        if harness.strike.capabilities.feedback:
+            assert harness.strike.reading == "released"
+        await harness.strike.secure()
+        await harness.settle()
+        assert harness.is_secured
+
+    async def test_a_hold_outlasts_an_access_that_was_running(self, harness):
+        _needs_hold(harness)
+        await harness.strike.release(harness.pulse(0.02))
+        await harness.strike.hold(None)
+        await asyncio.sleep(0.05)
+        assert not harness.is_secured
+
+    async def test_hold_of_an_unreachable_strike_says_so_and_moves_nothing(self, harness):
+        _needs_hold(harness)
+        await harness.make_unreachable()
+        with pytest.raises(harness.errors.StrikeUnreachable):
+            await harness.strike.hold(None)
+        assert harness.movements == 0
+
+    async def test_a_refused_hold_says_that_nothing_moved(self, harness):
+        _needs_hold(harness)
+        await harness.refuse()
+        with pytest.raises(harness.errors.StrikeRefused):
+            await harness.strike.hold(None)
+        assert harness.movements == 0
+
+    async def test_a_hold_without_an_answer_is_not_taken_for_done(self, harness):
+        _needs_hold(harness)
+        await harness.hang()
+        error = await _error_of(harness, harness.strike.hold(None))
+        assert isinstance(error, TimeoutError) or error.may_have_succeeded
+        assert harness.movements <= 1
+
+    async def test_only_what_goes_back_on_command_stays_released(self, harness):
+        can = harness.strike.capabilities
+        assert can.can_secure or not can.can_hold, "nothing would end a hold"
+        assert can.can_secure or can.device_timed, "nothing would end an access"
+
     # ---- secure ----
 
     async def test_secure_puts_it_back_and_may_be_repeated(self, harness):
+        _needs_secure(harness)
         await harness.strike.release(harness.pulse())
         await harness.strike.secure()
         await harness.strike.secure()
@@ -253,22 +303,26 @@ class StrikeConformance:
             assert harness.strike.reading == "secured"
 
     async def test_secure_of_a_secured_strike_never_releases_it(self, harness):
+        _needs_secure(harness)
         await harness.strike.secure()
         await harness.settle()
         assert harness.is_secured
         assert (harness.commands, harness.movements) == (0, 0)
 
     async def test_secure_of_an_unreachable_strike_says_so(self, harness):
+        _needs_secure(harness)
         await harness.make_unreachable()
         with pytest.raises(harness.errors.StrikeUnreachable):
             await harness.strike.secure()
 
     async def test_a_refused_secure_says_so(self, harness):
+        _needs_secure(harness)
         await harness.refuse()
         with pytest.raises(harness.errors.StrikeRefused):
             await harness.strike.secure()
 
     async def test_a_secure_without_an_answer_is_not_taken_for_done(self, harness):
+        _needs_secure(harness)
         await harness.hang()
         error = await _error_of(harness, harness.strike.secure())
         assert isinstance(error, TimeoutError) or error.may_have_succeeded
@@ -282,6 +336,16 @@ class StrikeConformance:
         await harness.strike.release(harness.pulse())
         await harness.settle()
         assert harness.movements == 1
+
+
+def _needs_hold(harness: StrikeHarness) -> None:
+    if not harness.strike.capabilities.can_hold:
+        pytest.skip("this strike does not stay released")
+
+
+def _needs_secure(harness: StrikeHarness) -> None:
+    if not harness.strike.capabilities.can_secure:
+        pytest.skip("this strike cannot be told to go back")
 
 
 async def _error_of(harness: StrikeHarness, command: Awaitable[None]) -> Any:

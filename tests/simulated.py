@@ -14,6 +14,7 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from vestibule_core import b64url, policy
 from vestibule_core.controller import Controller
+from vestibule_core.door import DoorState
 from vestibule_core.errors import OutcomeUnknown, StrikeRefused, StrikeUnreachable
+from vestibule_core.hours import WeeklyHours
 from vestibule_core.journal import Journal
 from vestibule_core.keys import Alg, SigningKey, TrustedKey, import_jwk_set
 from vestibule_core.model import (
@@ -35,6 +38,8 @@ from vestibule_core.model import (
     Issuer,
     Now,
     Principal,
+    Sense,
+    Sensor,
     issuer,
     new_door_id,
 )
@@ -65,24 +70,41 @@ class SimulatedStrike:
     is where the bolt is, also when a strike without feedback reports nothing.
 
     ``device_timed``: its own timer puts the bolt back after the pulse (real time). Otherwise it stays released until
-    ``secure``. ``feedback``: readings follow the bolt; otherwise they are always UNKNOWN.
+    ``secure``. ``feedback``: readings follow the bolt; otherwise they are always UNKNOWN. ``can_hold``: it stays
+    released on ``hold``, which ``holds`` counts; by default, one without a timer does.
 
     ``log``: a file that gets one line per pulse, on the disk's side of the kernel before anything is confirmed. It
     survives SIGKILL of the process, so that a crash test can count what really moved.
 
     Verbs: ``cut_power`` and ``restore_power``; ``hang``, ``refuse``, ``answer_nonsense``, ``lose_the_answer`` and
-    ``obey`` say how it answers commands from now on; ``operate_by_someone_else`` moves the bolt by hand; ``at`` lets a
-    test act at a ``Moment``. ``aclose`` stops its timer.
+    ``obey`` say how it answers commands from now on; ``take_its_time`` and ``arrive`` make a gate of it;
+    ``operate_by_someone_else`` moves the bolt by hand; ``at`` lets a test act at a ``Moment``. ``aclose`` stops its
+    timer.
     """
 
-    def __init__(self, *, device_timed: bool = True, feedback: bool = True, log: Path | None = None) -> None:
-        self.capabilities = Capabilities(device_timed=device_timed, feedback=feedback)
+    def __init__(
+        self,
+        *,
+        device_timed: bool = True,
+        feedback: bool = True,
+        can_secure: bool = True,
+        can_hold: bool | None = None,
+        log: Path | None = None,
+    ) -> None:
+        self.capabilities = Capabilities(
+            device_timed=device_timed,
+            feedback=feedback,
+            can_secure=can_secure,
+            can_hold=not device_timed if can_hold is None else can_hold,
+        )
         self.pulses: list[Pulse] = []
+        self.holds = 0
         self.commands = 0
         self.times_reached = 0
         self.times_secured = 0
         self.bolt = Reading.SECURED
         self._powered = True
+        self._takes_its_time = False
         self._temper: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
         self._listeners: list[Callable[[Reading], None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -123,11 +145,25 @@ class SimulatedStrike:
         self.commands += 1
         await self._answer(move)
 
+    async def hold(self, origin: object) -> None:
+        async def move() -> None:
+            self.holds += 1
+            self._cancel_timer()
+            self._move(Reading.RELEASED)
+            await self._pass(Moment.MOVED)
+
+        await self._pass(Moment.TOLD)
+        if not self._powered:
+            raise StrikeUnreachable("no power")
+        await self._answer(move)
+
     async def secure(self) -> None:
         async def move() -> None:
             self._cancel_timer()
             self.times_secured += 1
-            self._move(Reading.SECURED)
+            if not self._takes_its_time:
+                self._move(Reading.SECURED)
+            self._changed.set()
 
         await self._pass(Moment.TOLD_TO_SECURE)
         if not self._powered:
@@ -173,6 +209,14 @@ class SimulatedStrike:
     def obey(self) -> None:
         """Commands are carried out and confirmed again."""
         self._temper = None
+
+    def take_its_time(self) -> None:
+        """From now on it is told to go back and confirms that, as a gate does that begins to close; see ``arrive``."""
+        self._takes_its_time = True
+
+    def arrive(self) -> None:
+        """The gate is closed."""
+        self._move(Reading.SECURED)
 
     def operate_by_someone_else(self, reading: Reading) -> None:
         """A key, a handle or another program moves the bolt."""
@@ -313,12 +357,15 @@ class Carrier:
         *,
         alg: Alg = Alg.EDDSA,
         limits: EvidenceLimits | None = None,
+        hours: WeeklyHours = (),
+        rate: int | None = None,
     ) -> None:
         self.name = name
         self.issuer: Issuer = issuer(f"https://{name.lower().replace(' ', '-')}.example")
         self.key = signing_key(alg, name)
         self.doors = tuple(doors)
         self.limits = limits or EvidenceLimits()
+        self.hours, self.rate = hours, rate
         self._tokens = 0
 
     @property
@@ -329,9 +376,8 @@ class Carrier:
     @property
     def admitted(self) -> policy.Carrier:
         """The building manager's record of it."""
-        return policy.Carrier(
-            self.issuer, self.name, self.trusted, frozenset(door.id for door in self.doors), self.limits
-        )
+        doors = frozenset(door.id for door in self.doors)
+        return policy.Carrier(self.issuer, self.name, self.trusted, doors, self.limits, self.hours, self.rate)
 
     @property
     def principal(self) -> Principal:
@@ -398,7 +444,7 @@ class Site:
 
     Use it with ``async with``; what is on the disk can be read after it has closed. ``events`` holds all that was told.
     ``reopen`` returns the same building started again on the same journal: with the same strikes, but a controller that
-    remembers nothing except what it wrote.
+    remembers nothing except what it wrote. ``setup`` says how each door is set up besides.
     """
 
     def __init__(
@@ -412,9 +458,14 @@ class Site:
         access_time: float = 60.0,
         clock: Clock | None = None,
         strikes: dict[DoorId, SimulatedStrike] | None = None,
+        setup: Mapping[str, Any] | None = None,
+        zone: tzinfo = UTC,
+        elsewhere: Iterable[Door] = (),
     ) -> None:
         self.path = path
-        self.doors = tuple(replace(door, access_time=access_time) for door in some_doors(doors))
+        self.doors = tuple(replace(door, access_time=access_time, **setup or {}) for door in some_doors(doors))
+        self.zone = zone
+        self.elsewhere = tuple(elsewhere)
         self.carriers = tuple(carriers) or (Carrier("Parcels"),)
         for carrier in self.carriers:
             carrier.doors = carrier.doors or self.doors
@@ -446,7 +497,14 @@ class Site:
 
     def reopen(self) -> Site:
         """Return the building after a restart of the program."""
-        again = Site(self.path, carriers=self.carriers, clock=self.clock, strikes=self.strikes)
+        again = Site(
+            self.path,
+            carriers=self.carriers,
+            clock=self.clock,
+            strikes=self.strikes,
+            zone=self.zone,
+            elsewhere=self.elsewhere,
+        )
         again.doors = self.doors
         return again
 
@@ -467,7 +525,22 @@ class Site:
 
     @property
     def building(self) -> Building:
-        return Building.of(self.doors, [carrier.admitted for carrier in self.carriers])
+        return Building.of(
+            self.doors,
+            [carrier.admitted for carrier in self.carriers],
+            zone=self.zone,
+            elsewhere=[door.id for door in self.elsewhere],
+        )
+
+    @property
+    def state(self) -> DoorState:
+        """What is known of the first door."""
+        return self.controller.state(self.door.id)
+
+    @property
+    def outcomes(self) -> list[EventName]:
+        """What was told, in order."""
+        return [event.outcome for event in self.events]
 
     @property
     def pulses(self) -> int:
@@ -496,6 +569,20 @@ class Site:
                 self._told.clear()
                 await self._told.wait()
         return found
+
+    async def until(self, condition: Callable[[DoorState], bool], door: Door | None = None) -> None:
+        """Return when ``condition`` of the first door, or of ``door``, holds."""
+        which, changed = (door or self.door).id, asyncio.Event()
+        unsubscribe = self.controller.subscribe(which, lambda _: changed.set())
+        async with asyncio.timeout(10):
+            while not condition(self.controller.state(which)):
+                changed.clear()
+                await changed.wait()
+        unsubscribe()
+
+    def sense(self, sensor: Sensor, sense: Sense = Sense.ACTIVE) -> None:
+        """Let a sensor of the first door say something."""
+        self.controller.sense(self.door.id, sensor, sense)
 
     def _tell(self, event: AccessEvent) -> None:
         self.events.append(event)
@@ -529,4 +616,4 @@ def read_journal(path: Path, sql: str) -> list[Any]:
 
 def refusals(events: Iterable[AccessEvent]) -> list[Code]:
     """Return the codes of all denied accesses."""
-    return [event.code for event in events if event.outcome is EventName.ACCESS_DENIED]
+    return [event.code for event in events if event.outcome is EventName.ACCESS_DENIED and event.code is not None]

@@ -5,6 +5,7 @@ custom_components/vestibule/*.py ─► vestibule_core ◄─ gateway/*, carrier
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,16 @@ ROOT = Path(__file__).parent.parent
 INTEGRATION = ROOT / "custom_components" / "vestibule"
 CORE = INTEGRATION / "vestibule_core"
 
+ACTS = {"__init__", "controller", "door_task", "journal", "strike", "telling"}
+OUTSIDE = {"asyncio", "logging", "os", "pathlib", "random", "socket", "sqlite3", "subprocess", "threading", "time"}
+
 
 def sources(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.py"))
 
 
+DECIDES = {path.stem for path in sources(CORE)} - ACTS
+"""The modules of the core that are functions of what they are given."""
 HOSTS = [*sources(ROOT / "gateway"), *sources(ROOT / "carrier")]
 
 
@@ -64,6 +70,19 @@ def test_the_core_knows_the_standard_library_cryptography_and_itself(path):
             assert name.startswith(f"{named(CORE)}/"), f"leaves the core: {name}"
         else:
             assert name in sys.stdlib_module_names or name == "cryptography", f"not for the core: {name}"
+
+
+@pytest.mark.parametrize("name", sorted(DECIDES))
+def test_what_decides_knows_no_event_loop_no_disk_no_clock_and_no_log(name):
+    """The clock is read in one place, `model.read_clock`, once for a decision."""
+    may = {"time"} if name == "model" else set()
+    assert {imported for imported, relative in arrows(CORE / f"{name}.py") if not relative} & OUTSIDE <= may
+
+
+def test_what_decides_has_to_be_covered_entirely():
+    listed = re.search(r"^core=\(\{(.+)\}\)$", (ROOT / "scripts" / "test").read_text("utf-8"), re.MULTILINE)
+    assert listed is not None
+    assert set(listed[1].split(",")) == DECIDES
 
 
 @pytest.mark.parametrize("path", [p for p in sources(INTEGRATION) if CORE not in p.parents], ids=named)

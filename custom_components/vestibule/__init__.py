@@ -6,23 +6,33 @@ the embedded controller's (embedded.py).
 
 from __future__ import annotations
 
-from homeassistant.const import EVENT_HOMEASSISTANT_FINAL_WRITE, Platform
+from homeassistant.const import EVENT_CORE_CONFIG_UPDATE, EVENT_HOMEASSISTANT_FINAL_WRITE, Platform
 from homeassistant.core import HassJob, HomeAssistant
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.typing import ConfigType
 
 from .const import DOMAIN
 from .embedded import Embedded, VestibuleConfigEntry
+from .http import async_register_views
+from .issues import watch
 from .services import async_setup_services
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 
-PLATFORMS = (Platform.EVENT, Platform.LOCK)
+PLATFORMS = (
+    Platform.BINARY_SENSOR,
+    Platform.EVENT,
+    Platform.LOCK,
+    Platform.SELECT,
+    Platform.SENSOR,
+    Platform.SWITCH,
+)
 
 
 async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:  # noqa: ARG001 - Home Assistant's signature
-    """Register the actions; they answer with an error while no building is loaded."""
+    """Register the actions and the intake; they answer with an error while no building is loaded."""
     async_setup_services(hass)
+    async_register_views(hass)
     return True
 
 
@@ -34,6 +44,8 @@ async def async_setup_entry(hass: HomeAssistant, entry: VestibuleConfigEntry) ->
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     embedded.tell_what_waited()
     entry.async_on_unload(entry.add_update_listener(_async_entry_changed))
+    entry.async_on_unload(hass.bus.async_listen(EVENT_CORE_CONFIG_UPDATE, embedded.follow_time_zone))
+    watch(hass, entry)
     # A stopping Home Assistant does not unload its entries. Shutdown jobs run while switches still work.
     entry.async_on_unload(hass.async_add_shutdown_job(HassJob(embedded.stop, "end Vestibule's releases")))
     entry.async_on_unload(hass.bus.async_listen(EVENT_HOMEASSISTANT_FINAL_WRITE, embedded.close))

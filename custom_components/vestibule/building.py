@@ -6,9 +6,13 @@ by hand, or written by a newer version) is left out and named, so that one bad c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import time, tzinfo
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 
@@ -18,12 +22,27 @@ from .const import (
     CONF_DISTANCE,
     CONF_DOOR,
     CONF_DOORS,
+    CONF_HELD_OPEN_TIME,
+    CONF_HOURS,
+    CONF_HOURS_DAYS,
+    CONF_HOURS_FROM,
+    CONF_HOURS_TO,
+    CONF_INTAKE_KEY_SHA256,
     CONF_ISSUER,
     CONF_JWK_SET,
+    CONF_MANUAL,
     CONF_METHODS,
+    CONF_ON_POWER_LOSS,
+    CONF_PIN,
+    CONF_PIN_DIGEST,
+    CONF_PIN_SALT,
     CONF_POSITION_AGE,
+    CONF_PRE_ALARM_TIME,
+    CONF_RATE,
     CONF_RELAY,
+    CONF_RELAY_DOMAIN,
     CONF_RELEASES_WHEN,
+    CONF_RELOCK,
     CONF_REPORTS,
     CONF_REQUEST_AGE,
     CONF_RETURNS,
@@ -32,10 +51,23 @@ from .const import (
     SUBENTRY_DOOR,
 )
 from .vestibule_core.errors import KeySetInvalid
+from .vestibule_core.hours import Day, Hours, WeeklyHours
 from .vestibule_core.keys import KeyStatus, import_jwk_set
-from .vestibule_core.model import Door, DoorId, door_id, issuer
+from .vestibule_core.model import Door, DoorId, Issuer, ManualRule, OnPowerLoss, RelockOn, Sensor, door_id, issuer
+from .vestibule_core.pin import Pin
 from .vestibule_core.policy import Building, Carrier, EvidenceLimits
 from .vestibule_core.token import DriverProof
+
+
+class RelayDomain(StrEnum):
+    """What kinds of entities can drive a lock."""
+
+    SWITCH = "switch"
+    BUTTON = "button"
+    INPUT_BUTTON = "input_button"
+    LOCK = "lock"
+    COVER = "cover"
+    """A gate or a garage door."""
 
 
 class ReleasesWhen(StrEnum):
@@ -64,6 +96,8 @@ class Relay:
     returns: Returns
     reports: bool
     """Its states come from the hardware. Found out when the door is saved; the entity can come late at start."""
+    domain: RelayDomain
+    """Fixed, because what it can do follows from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +107,8 @@ class DoorSetup:
     subentry_id: str
     door: Door
     relay: Relay
+    sensors: Mapping[Sensor, str]
+    """The entities that watch the door: each an id in the entity registry, or an entity id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,41 +119,108 @@ class BuildingSetup:
     doors: Mapping[DoorId, DoorSetup]
     unreadable: Mapping[str, str]
     """Titles by subentry id."""
+    intake_keys: Mapping[str, Issuer]
+    """Carriers by the SHA-256 (hex) of their intake keys."""
 
 
-def building_of(entry: ConfigEntry) -> BuildingSetup:
-    """Return what the entry and its subentries say."""
+def building_of(entry: ConfigEntry, zone: tzinfo) -> BuildingSetup:
+    """Return what the entry and its subentries say; ``zone`` is the time zone of its hours."""
     doors: dict[DoorId, DoorSetup] = {}
     carriers: list[Carrier] = []
     unreadable: dict[str, str] = {}
+    intake_keys: dict[str, Issuer] = {}
     for subentry in entry.subentries.values():
         try:
             if subentry.subentry_type == SUBENTRY_DOOR:
                 door = _door(subentry)
+                if door.door.id in doors:
+                    raise ValueError("two doors share an id")
                 doors[door.door.id] = door
             elif subentry.subentry_type == SUBENTRY_CARRIER:
                 carrier = _carrier(subentry)
+                intake_key = str(subentry.data[CONF_INTAKE_KEY_SHA256])
                 Building.of((), (*carriers, carrier))  # raises if it takes another's issuer or key
                 carriers.append(carrier)
+                intake_keys[intake_key] = carrier.issuer
         except KeyError, TypeError, ValueError, KeySetInvalid:
             unreadable[subentry.subentry_id] = subentry.title
     return BuildingSetup(
-        building=Building.of((setup.door for setup in doors.values()), carriers), doors=doors, unreadable=unreadable
+        building=Building.of((setup.door for setup in doors.values()), carriers, zone=zone),
+        doors=doors,
+        unreadable=unreadable,
+        intake_keys=intake_keys,
     )
 
 
 def _door(subentry: ConfigSubentry) -> DoorSetup:
     data = subentry.data
+    sensors = {sensor: str(data[sensor]) for sensor in Sensor if data.get(sensor)}
+    held_open_time = _seconds(data[CONF_HELD_OPEN_TIME]) if data.get(CONF_HELD_OPEN_TIME) else None
+    pre_alarm_time = _seconds(data[CONF_PRE_ALARM_TIME]) if data.get(CONF_PRE_ALARM_TIME) else 0.0
+    if held_open_time is not None and pre_alarm_time >= held_open_time:
+        raise ValueError("a warning that comes before the door is opened")
     return DoorSetup(
         subentry_id=subentry.subentry_id,
-        door=Door(id=door_id(data[CONF_DOOR]), name=subentry.title, access_time=float(data[CONF_ACCESS_TIME])),
-        relay=Relay(
-            entity=str(data[CONF_RELAY]),
-            releases_when=ReleasesWhen(data[CONF_RELEASES_WHEN]),
-            returns=Returns(data[CONF_RETURNS]),
-            reports=bool(data[CONF_REPORTS]),
+        door=Door(
+            id=door_id(data[CONF_DOOR]),
+            name=subentry.title,
+            access_time=_seconds(data[CONF_ACCESS_TIME]),
+            hours=hours_of(data.get(CONF_HOURS) or ()),
+            sensors=frozenset(sensors),
+            relock=RelockOn(data.get(CONF_RELOCK, RelockOn.TIMEOUT)),
+            held_open_time=held_open_time,
+            pre_alarm_time=pre_alarm_time,
+            on_power_loss=OnPowerLoss(data.get(CONF_ON_POWER_LOSS, OnPowerLoss.FAIL_SECURE)),
+            manual=ManualRule(data.get(CONF_MANUAL, ManualRule.EVERYONE)),
+            pin=_pin(data.get(CONF_PIN)),
         ),
+        relay=relay_of(data),
+        sensors=MappingProxyType(sensors),
     )
+
+
+def relay_of(data: Mapping[str, Any]) -> Relay:
+    """Return the relay of a stored door; raise KeyError or ValueError."""
+    relay = Relay(
+        entity=str(data[CONF_RELAY]),
+        releases_when=ReleasesWhen(data[CONF_RELEASES_WHEN]),
+        returns=Returns(data[CONF_RETURNS]),
+        reports=bool(data[CONF_REPORTS]),
+        domain=RelayDomain(data.get(CONF_RELAY_DOMAIN, RelayDomain.SWITCH)),
+    )
+    if relay.releases_when is ReleasesWhen.OFF and relay.domain is not RelayDomain.SWITCH:
+        raise ValueError("only a switch has an output that could be off")
+    return relay
+
+
+def hours_of(rows: Iterable[Mapping[str, Any]]) -> WeeklyHours:
+    """Return weekly hours as they are stored; raise KeyError, TypeError or ValueError."""
+    return tuple(
+        Hours(
+            days=frozenset(Day(day) for day in row[CONF_HOURS_DAYS]),
+            begins=_clock(row[CONF_HOURS_FROM]),
+            ends=_clock(row[CONF_HOURS_TO]),
+        )
+        for row in rows
+    )
+
+
+def _clock(text: str) -> time:
+    clock = time.fromisoformat(text)
+    if clock.tzinfo is not None:
+        raise ValueError("hours are meant in the building's time zone")
+    return clock
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not 0 < seconds < math.inf:
+        raise ValueError("not a time that passes")
+    return seconds
+
+
+def _pin(kept: Mapping[str, str] | None) -> Pin | None:
+    return Pin(bytes.fromhex(kept[CONF_PIN_SALT]), bytes.fromhex(kept[CONF_PIN_DIGEST])) if kept else None
 
 
 def _carrier(subentry: ConfigSubentry) -> Carrier:
@@ -139,4 +242,6 @@ def _carrier(subentry: ConfigSubentry) -> Carrier:
             position_age=int(data[CONF_POSITION_AGE]),
             request_age=int(data[CONF_REQUEST_AGE]),
         ),
+        hours=hours_of(data.get(CONF_HOURS) or ()),
+        rate=int(data[CONF_RATE]) if data.get(CONF_RATE) is not None else None,
     )

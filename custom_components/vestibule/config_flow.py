@@ -1,7 +1,8 @@
 """The forms: the building, its doors and its carriers.
 
 A door's id is made here once and never changes. A carrier's intake key is made here, shown once and kept only as a
-hash. Each error leaves what was typed in the form, except a private key: whoever pasted one has to replace it.
+hash; so is a PIN, which is never shown. Each error leaves what was typed in the form, except a private key: whoever
+pasted one has to replace it. A page is left out where nothing on it could be chosen.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ import base64
 import hashlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
 from typing import Any, Final, override
 
 import probatio
+from homeassistant.components.cover.const import CoverEntityFeature
+from homeassistant.components.lock import CONF_DEFAULT_CODE
 from homeassistant.config_entries import (
+    SOURCE_RECONFIGURE,
     SOURCE_USER,
     ConfigEntry,
     ConfigEntryState,
@@ -27,9 +33,11 @@ from homeassistant.config_entries import (
     SubentryFlowContext,
     SubentryFlowResult,
 )
-from homeassistant.const import CONF_NAME, Platform
-from homeassistant.core import callback
+from homeassistant.const import ATTR_ASSUMED_STATE, ATTR_CODE_FORMAT, ATTR_SUPPORTED_FEATURES, CONF_NAME, Platform
+from homeassistant.core import HomeAssistant, State, callback, split_entity_id
+from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers import entity_registry as er
+from homeassistant.helpers.network import NoURLAvailableError, get_url
 from homeassistant.helpers.selector import (
     BooleanSelector,
     EntitySelector,
@@ -37,6 +45,9 @@ from homeassistant.helpers.selector import (
     NumberSelector,
     NumberSelectorConfig,
     NumberSelectorMode,
+    ObjectSelector,
+    ObjectSelectorConfig,
+    ObjectSelectorField,
     SelectOptionDict,
     SelectSelector,
     SelectSelectorConfig,
@@ -44,9 +55,11 @@ from homeassistant.helpers.selector import (
     TextSelector,
     TextSelectorConfig,
     TextSelectorType,
+    TimeSelector,
 )
+from homeassistant.helpers.translation import async_get_translations
 
-from .building import ReleasesWhen, Returns
+from .building import RelayDomain, ReleasesWhen, Returns, relay_of
 from .const import (
     CONF_ACCESS_TIME,
     CONF_ACCURACY,
@@ -54,14 +67,29 @@ from .const import (
     CONF_DISTANCE,
     CONF_DOOR,
     CONF_DOORS,
+    CONF_HELD_OPEN_TIME,
+    CONF_HOURS,
+    CONF_HOURS_DAYS,
+    CONF_HOURS_FROM,
+    CONF_HOURS_TO,
     CONF_INTAKE_KEY_SHA256,
     CONF_ISSUER,
     CONF_JWK_SET,
+    CONF_MANUAL,
     CONF_METHODS,
     CONF_NEW_INTAKE_KEY,
+    CONF_ON_POWER_LOSS,
+    CONF_PIN,
+    CONF_PIN_DIGEST,
+    CONF_PIN_SALT,
     CONF_POSITION_AGE,
+    CONF_PRE_ALARM_TIME,
+    CONF_RATE,
     CONF_RELAY,
+    CONF_RELAY_DOMAIN,
     CONF_RELEASES_WHEN,
+    CONF_RELOCK,
+    CONF_REMOVE_PIN,
     CONF_REPORTS,
     CONF_REQUEST_AGE,
     CONF_RETURNS,
@@ -70,10 +98,23 @@ from .const import (
     SUBENTRY_CARRIER,
     SUBENTRY_DOOR,
 )
-from .strikes import RELAY_DOMAINS, reports
+from .strikes import capabilities, reports
 from .vestibule_core.errors import KeySetInvalid
+from .vestibule_core.hours import Day
 from .vestibule_core.keys import TrustedKey, import_jwk_set
-from .vestibule_core.model import DoorId, Issuer, door_id, issuer, new_door_id
+from .vestibule_core.model import (
+    DoorId,
+    Issuer,
+    ManualRule,
+    OnPowerLoss,
+    RelockOn,
+    Sensor,
+    door_id,
+    issuer,
+    new_door_id,
+)
+from .vestibule_core.pin import FORMAT as PIN_FORMAT
+from .vestibule_core.pin import Pin
 from .vestibule_core.policy import EvidenceLimits
 from .vestibule_core.token import DriverProof
 
@@ -81,7 +122,15 @@ type UserInput = dict[str, Any]
 type Errors = dict[str, str]
 
 _ACCESS_TIME: Final = (0.5, 30.0)
+_GATE_TIME: Final = 180.0
+"""The longest access time of a gate: it opens slowly, and cars drive through it."""
 _DEFAULT_ACCESS_TIME: Final = 5.0
+_HELD_OPEN_TIME: Final = (1.0, 3600.0)
+_DEFAULT_HELD_OPEN_TIME: Final = 60.0
+_DEFAULT_PRE_ALARM_TIME: Final = 15.0
+_RATE: Final = (1, 1000)
+_DEFAULT_RATE: Final = 12
+_WORKDAYS: Final = list(Day)[:5]
 
 _DEFAULTS: Final = EvidenceLimits()
 _LIMITS: Final[Mapping[str, tuple[int, int, int, str]]] = {
@@ -94,6 +143,7 @@ _LIMITS: Final[Mapping[str, tuple[int, int, int, str]]] = {
 
 _NAME: Final = TextSelector()
 _KEY_SET: Final = TextSelector(TextSelectorConfig(multiline=True))
+_PIN: Final = TextSelector(TextSelectorConfig(type=TextSelectorType.PASSWORD))
 _NO_FIELDS: Final = probatio.Schema({})
 
 
@@ -150,12 +200,14 @@ class BuildingFlow(ConfigFlow, domain=DOMAIN):
 
 
 class DoorFlow(ConfigSubentryFlow):
-    """A door: the relay that releases it, and how."""
+    """A door: the relay that releases it, what watches it, and who may come in."""
 
     def __init__(self) -> None:
         """Begin without a door."""
         self._title = ""
         self._data: dict[str, Any] = {}
+
+    # ---- page 1: the relay ----
 
     async def async_step_user(self, user_input: UserInput | None = None) -> SubentryFlowResult:
         """Ask for a new door."""
@@ -163,19 +215,7 @@ class DoorFlow(ConfigSubentryFlow):
             return self._ask("user", {})
         if errors := self._take(user_input, None):
             return self._ask("user", user_input, errors)
-        self._data[CONF_DOOR] = new_door_id(os.urandom(16))
-        return await self.async_step_give()
-
-    async def async_step_give(self, user_input: UserInput | None = None) -> SubentryFlowResult:
-        """Show what the carrier has to be given: the door's id, which is no secret."""
-        if user_input is None:
-            return self.async_show_form(
-                step_id="give",
-                data_schema=_NO_FIELDS,
-                description_placeholders={"name": self._title, "door": self._data[CONF_DOOR]},
-                last_step=True,
-            )
-        return self.async_create_entry(title=self._title, data=self._data, unique_id=self._data[CONF_DOOR])
+        return await self.async_step_watch()
 
     async def async_step_reconfigure(self, user_input: UserInput | None = None) -> SubentryFlowResult:
         """Change a door; its id stays."""
@@ -188,7 +228,7 @@ class DoorFlow(ConfigSubentryFlow):
             return self._ask("reconfigure", now, placeholders=shown)
         if errors := self._take(user_input, subentry):
             return self._ask("reconfigure", user_input, errors, shown)
-        return self.async_update_and_abort(self._get_entry(), subentry, title=self._title, data_updates=self._data)
+        return await self.async_step_watch()
 
     def _ask(
         self,
@@ -197,67 +237,221 @@ class DoorFlow(ConfigSubentryFlow):
         errors: Errors | None = None,
         placeholders: Mapping[str, str] | None = None,
     ) -> SubentryFlowResult:
-        ours = [entry.entity_id for entry in er.async_entries_for_config_entry(er.async_get(self.hass), self._entry_id)]
-        schema = probatio.Schema(
-            {
-                probatio.Required(CONF_NAME): _NAME,
-                probatio.Required(CONF_RELAY): EntitySelector(
-                    EntitySelectorConfig(domain=list(RELAY_DOMAINS), exclude_entities=ours)
-                ),
-                probatio.Required(CONF_ACCESS_TIME, default=_DEFAULT_ACCESS_TIME): _number(0.5, "s"),
-                probatio.Required(CONF_RELEASES_WHEN, default=ReleasesWhen.ON.value): _choice(
-                    CONF_RELEASES_WHEN, ReleasesWhen
-                ),
-                # For the manager to decide, so without a default; and optional, because the frontend chooses the first
-                # option of what is required. Left open, it is an error of ours.
-                probatio.Optional(CONF_RETURNS): _choice(CONF_RETURNS, Returns),
-            }
-        )
-        return self.async_show_form(
-            step_id=step,
-            data_schema=self.add_suggested_values_to_schema(schema, values),
-            errors=errors,
-            description_placeholders=placeholders,
-        )
+        fields = {
+            probatio.Required(CONF_NAME): _NAME,
+            probatio.Required(CONF_RELAY): self._entity(*RelayDomain),
+            probatio.Required(CONF_ACCESS_TIME, default=_DEFAULT_ACCESS_TIME): _number(0.5, "s"),
+            probatio.Required(CONF_RELEASES_WHEN, default=ReleasesWhen.ON.value): _choice(
+                CONF_RELEASES_WHEN, ReleasesWhen
+            ),
+            # For the manager to decide, so without a default; and optional, because the frontend chooses the first
+            # option of what is required. Left open, it is an error of ours.
+            probatio.Optional(CONF_RETURNS): _choice(CONF_RETURNS, Returns),
+            probatio.Required(CONF_ON_POWER_LOSS, default=OnPowerLoss.FAIL_SECURE.value): _choice(
+                CONF_ON_POWER_LOSS, OnPowerLoss
+            ),
+        }
+        return self._show(step, fields, values, errors, placeholders)
 
     def _take(self, user_input: UserInput, itself: ConfigSubentry | None) -> Errors:
         """Keep what a form says, or return what is wrong with it; ``itself`` is the door that is being changed."""
         errors: Errors = {}
         self._title = _name(user_input, errors)
-        if not _ACCESS_TIME[0] <= user_input[CONF_ACCESS_TIME] <= _ACCESS_TIME[1]:
-            errors[CONF_ACCESS_TIME] = "access_time_range"
         if CONF_RETURNS not in user_input:
             errors[CONF_RETURNS] = "returns_missing"
         relay = self._entity_id(user_input[CONF_RELAY])
-        if relay is None or (state := self.hass.states.get(relay)) is None:
+        state = self.hass.states.get(relay) if relay else None
+        least, most = _ACCESS_TIME
+        if state is not None and state.domain == RelayDomain.COVER:
+            most = _GATE_TIME
+        if not least <= user_input[CONF_ACCESS_TIME] <= most:
+            errors[CONF_ACCESS_TIME] = "access_time_range"
+        if relay is None or state is None:
             return errors | {CONF_RELAY: "relay_missing"}
         registered = er.async_get(self.hass).async_get(relay)
         if registered is not None and registered.platform == DOMAIN:
             errors[CONF_RELAY] = "relay_ours"
-        elif state.domain not in RELAY_DOMAINS:
+        elif state.domain not in RelayDomain:
             errors[CONF_RELAY] = "relay_wrong_kind"
         elif any(self._relay_of(other) == relay for other in _subentries(self._get_entry(), SUBENTRY_DOOR, itself)):
             errors[CONF_RELAY] = "relay_used"
-        elif state.domain != Platform.SWITCH:
-            if user_input.get(CONF_RETURNS) == Returns.BY_VESTIBULE:
-                errors[CONF_RETURNS] = "button_returns"
-            if user_input[CONF_RELEASES_WHEN] == ReleasesWhen.OFF:
-                errors[CONF_RELEASES_WHEN] = "button_releases_when"
+        else:
+            errors |= _unfit(state, registered, user_input)
         if not errors:
             self._data = {
                 CONF_RELAY: registered.id if registered else relay,
+                CONF_RELAY_DOMAIN: state.domain,
+                CONF_REPORTS: reports(state),
                 CONF_ACCESS_TIME: user_input[CONF_ACCESS_TIME],
                 CONF_RELEASES_WHEN: user_input[CONF_RELEASES_WHEN],
                 CONF_RETURNS: user_input[CONF_RETURNS],
-                CONF_REPORTS: reports(state),
+                CONF_ON_POWER_LOSS: user_input[CONF_ON_POWER_LOSS],
             }
         return errors
+
+    # ---- page 2: what watches the door ----
+
+    async def async_step_watch(self, user_input: UserInput | None = None) -> SubentryFlowResult:
+        """Ask for the door's sensors; it works without any."""
+        fields: dict[probatio.Marker, Any] = {
+            probatio.Optional(sensor.value): self._entity(Platform.BINARY_SENSOR) for sensor in Sensor
+        }
+        if user_input is None:
+            stored = self._stored
+            shown = {sensor.value: self._entity_id(str(stored.get(sensor.value))) for sensor in Sensor}
+            return self._show("watch", fields, shown)
+        errors: Errors = {}
+        chosen: dict[str, str] = {}
+        for name in (sensor.value for sensor in Sensor if sensor in user_input):
+            entity_id = self._entity_id(user_input[name])
+            registered = er.async_get(self.hass).async_get(entity_id) if entity_id else None
+            kept = registered.id if registered else user_input[name]
+            if error := _unfit_sensor(self.hass, entity_id, registered):
+                errors[name] = error
+            elif kept in chosen.values():
+                errors[name] = "sensor_twice"
+            else:
+                chosen[name] = kept
+        if errors:
+            return self._show("watch", fields, user_input, errors)
+        self._data |= chosen
+        return await (self.async_step_opened() if Sensor.CONTACT in chosen else self.async_step_admit())
+
+    # ---- page 3, only of a door with a contact: what follows when it is opened ----
+
+    async def async_step_opened(self, user_input: UserInput | None = None) -> SubentryFlowResult:
+        """Ask when the door locks again, and how long it may stand open."""
+        relocks = self._relocks
+        fields: dict[probatio.Marker, Any] = {}
+        if len(relocks) > 1:
+            fields[probatio.Required(CONF_RELOCK, default=RelockOn.TIMEOUT.value)] = _choice(CONF_RELOCK, relocks)
+        # Optional and suggested, not defaults: what is emptied must stay empty.
+        fields[probatio.Optional(CONF_HELD_OPEN_TIME)] = _number(1, "s")
+        fields[probatio.Optional(CONF_PRE_ALARM_TIME)] = _number(1, "s")
+        if user_input is None:
+            values = dict(self._stored)
+            if Sensor.CONTACT not in values:
+                values |= {CONF_HELD_OPEN_TIME: _DEFAULT_HELD_OPEN_TIME, CONF_PRE_ALARM_TIME: _DEFAULT_PRE_ALARM_TIME}
+            if values.get(CONF_RELOCK) not in relocks:
+                values.pop(CONF_RELOCK, None)
+            return self._show("opened", fields, values)
+        errors: Errors = {}
+        held_open_time, pre_alarm_time = user_input.get(CONF_HELD_OPEN_TIME), user_input.get(CONF_PRE_ALARM_TIME)
+        least, most = _HELD_OPEN_TIME
+        if held_open_time is not None and not least <= held_open_time <= most:
+            errors[CONF_HELD_OPEN_TIME] = "held_open_time_range"
+        elif held_open_time is not None and pre_alarm_time is not None and not 0 <= pre_alarm_time < held_open_time:
+            errors[CONF_PRE_ALARM_TIME] = "pre_alarm_time_range"
+        if errors:
+            return self._show("opened", fields, user_input, errors)
+        self._data[CONF_RELOCK] = user_input.get(CONF_RELOCK, RelockOn.TIMEOUT.value)
+        if held_open_time is not None:
+            self._data[CONF_HELD_OPEN_TIME] = held_open_time
+            if pre_alarm_time:
+                self._data[CONF_PRE_ALARM_TIME] = pre_alarm_time
+        return await self.async_step_admit()
+
+    @property
+    def _relocks(self) -> list[RelockOn]:
+        """What can end a release of this relay."""
+        relay = relay_of(self._data)
+        if not capabilities(relay).can_secure:
+            return [RelockOn.TIMEOUT]
+        if relay.domain is RelayDomain.COVER:  # one that closes when it opens would open no further
+            return [RelockOn.TIMEOUT, RelockOn.CLOSE]
+        return list(RelockOn)
+
+    # ---- page 4: who may come in ----
+
+    async def async_step_admit(self, user_input: UserInput | None = None) -> SubentryFlowResult:
+        """Ask for the hours, the rule for those who open by hand, and their PIN."""
+        stored = self._stored
+        kept = stored.get(CONF_PIN)
+        fields: dict[probatio.Marker, Any] = {
+            probatio.Optional(CONF_HOURS): await _weekly(self.hass),
+            probatio.Required(CONF_MANUAL, default=ManualRule.EVERYONE.value): _choice(CONF_MANUAL, ManualRule),
+            probatio.Optional(CONF_PIN): _PIN,
+        }
+        if kept:
+            fields[probatio.Required(CONF_REMOVE_PIN, default=False)] = BooleanSelector()
+        if user_input is None:
+            return self._show("admit", fields, {**stored, CONF_PIN: None})
+        errors: Errors = {}
+        placeholders: dict[str, str] = {}
+        shown = dict(user_input)
+        hours = _hours(user_input, errors, placeholders)
+        pin, removed = user_input.get(CONF_PIN), user_input.get(CONF_REMOVE_PIN, False)
+        if pin and not re.fullmatch(PIN_FORMAT, pin, re.ASCII):
+            errors[CONF_PIN] = "pin_invalid"
+            del shown[CONF_PIN]
+        elif pin and removed:
+            errors[CONF_REMOVE_PIN] = "pin_new_and_removed"
+        if errors:
+            return self._show("admit", fields, shown, errors, placeholders)
+        self._data |= {CONF_HOURS: hours, CONF_MANUAL: user_input[CONF_MANUAL]}
+        if pin:
+            made = await self.hass.async_add_executor_job(Pin.of, pin, os.urandom(16))
+            self._data[CONF_PIN] = {CONF_PIN_SALT: made.salt.hex(), CONF_PIN_DIGEST: made.digest.hex()}
+        elif kept and not removed:
+            self._data[CONF_PIN] = kept
+        if self.source == SOURCE_USER:
+            self._data[CONF_DOOR] = new_door_id(os.urandom(16))
+            return await self.async_step_give()
+        # All of it and no update: what was emptied must not stay from before.
+        return self.async_update_and_abort(
+            self._get_entry(),
+            self._get_reconfigure_subentry(),
+            title=self._title,
+            data={**self._data, CONF_DOOR: stored[CONF_DOOR]},
+        )
+
+    # ---- the end, of a new door ----
+
+    async def async_step_give(self, user_input: UserInput | None = None) -> SubentryFlowResult:
+        """Show what the carrier has to be given: the door's id, which is no secret."""
+        if user_input is None:
+            return self.async_show_form(
+                step_id="give",
+                data_schema=_NO_FIELDS,
+                description_placeholders={"name": self._title, "door": self._data[CONF_DOOR]},
+                last_step=True,
+            )
+        return self.async_create_entry(title=self._title, data=self._data, unique_id=self._data[CONF_DOOR])
+
+    # ---- what the pages share ----
+
+    @property
+    def _stored(self) -> Mapping[str, Any]:
+        """What is stored of the door that is being changed; nothing of a new one."""
+        return self._get_reconfigure_subentry().data if self.source == SOURCE_RECONFIGURE else {}
+
+    def _show(
+        self,
+        step: str,
+        fields: Mapping[probatio.Marker, Any],
+        values: Mapping[str, Any],
+        errors: Errors | None = None,
+        placeholders: Mapping[str, str] | None = None,
+    ) -> SubentryFlowResult:
+        present = {name: value for name, value in values.items() if value is not None}
+        return self.async_show_form(
+            step_id=step,
+            data_schema=self.add_suggested_values_to_schema(probatio.Schema(dict(fields)), present),
+            errors=errors,
+            description_placeholders=placeholders,
+            last_step=step == "admit" and self.source == SOURCE_RECONFIGURE,
+        )
+
+    def _entity(self, *domains: str) -> EntitySelector:
+        """Offer the entities of these domains, without our own."""
+        ours = [entry.entity_id for entry in er.async_entries_for_config_entry(er.async_get(self.hass), self._entry_id)]
+        return EntitySelector(EntitySelectorConfig(domain=[str(domain) for domain in domains], exclude_entities=ours))
 
     def _relay_of(self, door: ConfigSubentry) -> str | None:
         return self._entity_id(str(door.data.get(CONF_RELAY)))
 
-    def _entity_id(self, relay: str) -> str | None:
-        return er.async_resolve_entity_id(er.async_get(self.hass), relay)
+    def _entity_id(self, entity: str) -> str | None:
+        return er.async_resolve_entity_id(er.async_get(self.hass), entity)
 
 
 class CarrierFlow(ConfigSubentryFlow):
@@ -274,8 +468,8 @@ class CarrierFlow(ConfigSubentryFlow):
     async def async_step_user(self, user_input: UserInput | None = None) -> SubentryFlowResult:
         """Ask for a new carrier."""
         if user_input is None:
-            return self._ask("user", {})
-        if refused := self._take("user", user_input, None):
+            return await self._ask("user", {CONF_RATE: _DEFAULT_RATE})
+        if refused := await self._take("user", user_input, None):
             return refused
         self._data[CONF_REVOKED] = []
         self._new_intake_key()
@@ -299,10 +493,17 @@ class CarrierFlow(ConfigSubentryFlow):
         """Show the new intake key, this once."""
         if user_input is None:
             assert self._intake_key is not None
+            chosen = self._data[CONF_DOORS]
+            doors = [f"- {door['label']}: `{door['value']}`" for door in self._doors if door["value"] in chosen]
             return self.async_show_form(
                 step_id="intake_key",
                 data_schema=_NO_FIELDS,
-                description_placeholders={"name": self._title, "intake_key": self._intake_key},
+                description_placeholders={
+                    "name": self._title,
+                    "address": _address(self.hass),
+                    "doors": "\n".join(doors) or "...",
+                    "intake_key": self._intake_key,
+                },
                 last_step=True,
             )
         return self._save()
@@ -312,8 +513,8 @@ class CarrierFlow(ConfigSubentryFlow):
         subentry = self._get_reconfigure_subentry()
         known = self._known_keys(subentry)
         if user_input is None:
-            return self._ask("reconfigure", {**subentry.data, CONF_NAME: subentry.title}, known=known)
-        if refused := self._take("reconfigure", user_input, subentry, known):
+            return await self._ask("reconfigure", {**subentry.data, CONF_NAME: subentry.title}, known=known)
+        if refused := await self._take("reconfigure", user_input, subentry, known):
             return refused
         kids = {key.kid for key in self._keys}
         # A key that was revoked and is in the set no more stays revoked: it may come back with an old set.
@@ -345,7 +546,16 @@ class CarrierFlow(ConfigSubentryFlow):
 
     # ---- the form ----
 
-    def _ask(
+    @property
+    def _doors(self) -> list[SelectOptionDict]:
+        """The building's doors."""
+        return [
+            SelectOptionDict(value=door, label=subentry.title)
+            for subentry in _subentries(self._get_entry(), SUBENTRY_DOOR)
+            if (door := _door_id(subentry)) is not None
+        ]
+
+    async def _ask(
         self,
         step: str,
         values: Mapping[str, Any],
@@ -353,11 +563,7 @@ class CarrierFlow(ConfigSubentryFlow):
         placeholders: dict[str, str] | None = None,
         known: tuple[TrustedKey, ...] = (),
     ) -> SubentryFlowResult:
-        doors = [
-            SelectOptionDict(value=door, label=subentry.title)
-            for subentry in _subentries(self._get_entry(), SUBENTRY_DOOR)
-            if (door := _door_id(subentry)) is not None
-        ]
+        doors = self._doors
         fields: dict[probatio.Marker, Any] = {
             probatio.Required(CONF_NAME): _NAME,
             probatio.Required(CONF_ISSUER): TextSelector(TextSelectorConfig(type=TextSelectorType.URL)),
@@ -371,25 +577,32 @@ class CarrierFlow(ConfigSubentryFlow):
         }
         for field, (default, _, _, unit) in _LIMITS.items():
             fields[probatio.Required(field, default=default)] = _number(1, unit)
+        fields[probatio.Optional(CONF_HOURS)] = await _weekly(self.hass)
+        fields[probatio.Optional(CONF_RATE)] = _number(1)
         if step == "reconfigure":
             keys = [SelectOptionDict(value=key.kid, label=f"{key.kid} ({key.alg})") for key in known]
             fields[probatio.Required(CONF_REVOKED, default=list)] = _choices(keys)
             fields[probatio.Required(CONF_NEW_INTAKE_KEY, default=False)] = BooleanSelector()
         # A door or key that is gone cannot be shown as chosen.
         offered = {CONF_DOORS: {door["value"] for door in doors}, CONF_REVOKED: {key.kid for key in known}}
-        shown = dict(values)
+        shown = {name: value for name, value in values.items() if value is not None}
         for field, options in offered.items():
             if field in shown:
-                shown[field] = [choice for choice in shown[field] or () if choice in options]
+                shown[field] = [choice for choice in shown[field] if choice in options]
         return self.async_show_form(
             step_id=step,
             data_schema=self.add_suggested_values_to_schema(probatio.Schema(fields), shown),
             errors=errors,
-            description_placeholders={"position": "", "example": "https://carrier.example", **(placeholders or {})},
+            description_placeholders={
+                "position": "",
+                "row": "",
+                "example": "https://carrier.example",
+                **(placeholders or {}),
+            },
             last_step=False,
         )
 
-    def _take(
+    async def _take(
         self, step: str, user_input: UserInput, itself: ConfigSubentry | None, known: tuple[TrustedKey, ...] = ()
     ) -> SubentryFlowResult | None:
         """Keep what a form without errors says; else return the form again."""
@@ -423,8 +636,12 @@ class CarrierFlow(ConfigSubentryFlow):
         for field, (_, least, most, _) in _LIMITS.items():
             if not least <= user_input[field] <= most:
                 errors[field] = f"{field}_range"
+        hours = _hours(user_input, errors, placeholders)
+        rate = user_input.get(CONF_RATE)
+        if rate is not None and not _RATE[0] <= rate <= _RATE[1]:
+            errors[CONF_RATE] = "rate_range"
         if errors:
-            return self._ask(step, shown, errors, placeholders, known)
+            return await self._ask(step, shown, errors, placeholders, known)
         self._keys = keys
         self._data = {
             CONF_ISSUER: name,
@@ -432,6 +649,8 @@ class CarrierFlow(ConfigSubentryFlow):
             CONF_DOORS: user_input[CONF_DOORS],
             CONF_METHODS: user_input[CONF_METHODS],
             **{field: int(user_input[field]) for field in _LIMITS},
+            CONF_HOURS: hours,
+            CONF_RATE: None if rate is None else int(rate),
         }
         return None
 
@@ -471,12 +690,15 @@ def _subentries(entry: ConfigEntry, kind: str, besides: ConfigSubentry | None = 
             yield subentry
 
 
-def _number(step: float, unit: str) -> NumberSelector:
+def _number(step: float, unit: str | None = None) -> NumberSelector:
     # Without min and max: they would be checked before our steps see the input, with an error nobody has translated.
-    return NumberSelector(NumberSelectorConfig(step=step, unit_of_measurement=unit, mode=NumberSelectorMode.BOX))
+    config = NumberSelectorConfig(step=step, mode=NumberSelectorMode.BOX)
+    if unit is not None:
+        config["unit_of_measurement"] = unit
+    return NumberSelector(config)
 
 
-def _choice(key: str, options: type[ReleasesWhen] | type[Returns]) -> SelectSelector:
+def _choice(key: str, options: Iterable[StrEnum]) -> SelectSelector:
     return SelectSelector(
         SelectSelectorConfig(
             options=[option.value for option in options], mode=SelectSelectorMode.LIST, translation_key=key
@@ -486,3 +708,105 @@ def _choice(key: str, options: type[ReleasesWhen] | type[Returns]) -> SelectSele
 
 def _choices(options: list[SelectOptionDict]) -> SelectSelector:
     return SelectSelector(SelectSelectorConfig(options=options, multiple=True, mode=SelectSelectorMode.LIST))
+
+
+async def _weekly(hass: HomeAssistant) -> ObjectSelector:
+    """Ask for rows of weekly hours."""
+    # The frontend does not translate what is inside of a row, so the days come in Home Assistant's own language.
+    texts = await async_get_translations(hass, hass.config.language, "selector", [DOMAIN])
+    days = [
+        SelectOptionDict(
+            value=day.value, label=texts.get(f"component.{DOMAIN}.selector.{CONF_HOURS_DAYS}.options.{day}", day.value)
+        )
+        for day in Day
+    ]
+    # Nothing is required here: the error would be one that nobody has translated.
+    return ObjectSelector(
+        ObjectSelectorConfig(
+            fields={
+                CONF_HOURS_DAYS: ObjectSelectorField(
+                    selector=SelectSelector(
+                        SelectSelectorConfig(
+                            options=days,
+                            multiple=True,
+                            mode=SelectSelectorMode.LIST,
+                            translation_key=CONF_HOURS_DAYS,
+                        )
+                    ),
+                    default=[day.value for day in _WORKDAYS],
+                ),
+                CONF_HOURS_FROM: ObjectSelectorField(selector=TimeSelector(), default="08:00:00"),
+                CONF_HOURS_TO: ObjectSelectorField(selector=TimeSelector(), default="18:00:00"),
+            },
+            multiple=True,
+            translation_key=CONF_HOURS,
+        )
+    )
+
+
+def _hours(user_input: UserInput, errors: Errors, placeholders: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the rows of hours as they are stored; the first one that is not complete is an error."""
+    rows = cv.ensure_list(user_input.get(CONF_HOURS))
+    for number, row in enumerate(rows, 1):
+        if not row.get(CONF_HOURS_DAYS):
+            errors[CONF_HOURS] = "hours_without_days"
+        elif CONF_HOURS_FROM not in row or CONF_HOURS_TO not in row:
+            errors[CONF_HOURS] = "hours_without_times"
+        if CONF_HOURS in errors:
+            placeholders["row"] = str(number)
+            return []
+    return [
+        {
+            CONF_HOURS_DAYS: [day.value for day in Day if day in row[CONF_HOURS_DAYS]],
+            CONF_HOURS_FROM: cv.time(row[CONF_HOURS_FROM]).isoformat(),
+            CONF_HOURS_TO: cv.time(row[CONF_HOURS_TO]).isoformat(),
+        }
+        for row in rows
+    ]
+
+
+def _unfit(state: State, registered: er.RegistryEntry | None, user_input: UserInput) -> Errors:
+    """Return what a relay of this kind cannot do."""
+    errors: Errors = {}
+    timed_by_us = user_input.get(CONF_RETURNS) == Returns.BY_VESTIBULE
+    if state.domain != RelayDomain.SWITCH and user_input[CONF_RELEASES_WHEN] == ReleasesWhen.OFF:
+        errors[CONF_RELEASES_WHEN] = "releases_when_not_a_switch"
+    match state.domain:
+        case RelayDomain.BUTTON | RelayDomain.INPUT_BUTTON if timed_by_us:
+            errors[CONF_RETURNS] = "button_returns"
+        case RelayDomain.LOCK if _asks_for_a_code(state, registered):
+            errors[CONF_RELAY] = "lock_code"
+        case RelayDomain.COVER:
+            features = CoverEntityFeature(state.attributes.get(ATTR_SUPPORTED_FEATURES, 0))
+            if state.attributes.get(ATTR_ASSUMED_STATE):  # behind it is one input that opens, stops and closes in turn
+                errors[CONF_RELAY] = "cover_assumed"
+            elif CoverEntityFeature.OPEN not in features:
+                errors[CONF_RELAY] = "cover_cannot_open"
+            elif timed_by_us and CoverEntityFeature.CLOSE not in features:
+                errors[CONF_RETURNS] = "cover_cannot_close"
+    return errors
+
+
+def _unfit_sensor(hass: HomeAssistant, entity_id: str | None, registered: er.RegistryEntry | None) -> str | None:
+    """Return why an entity cannot watch a door. One that is registered need not be up at the moment."""
+    if registered is not None and registered.platform == DOMAIN:
+        return "sensor_ours"
+    if entity_id is None or (registered.disabled if registered else hass.states.get(entity_id) is None):
+        return "sensor_missing"
+    return None if split_entity_id(entity_id)[0] == Platform.BINARY_SENSOR else "sensor_wrong_kind"
+
+
+def _asks_for_a_code(lock: State, registered: er.RegistryEntry | None) -> bool:
+    """Return whether a lock wants a code and its settings have none that it takes; we have none to give."""
+    wanted: str | None = lock.attributes.get(ATTR_CODE_FORMAT)
+    options = registered.options.get(lock.domain) if registered else None
+    code = options.get(CONF_DEFAULT_CODE) if options else None
+    return wanted is not None and re.match(wanted, code or "") is None
+
+
+def _address(hass: HomeAssistant) -> str:
+    """Return where carriers reach this Home Assistant; if it does not know that, what such an address looks like."""
+    try:
+        return get_url(hass, allow_internal=False, prefer_external=True)
+    except NoURLAvailableError:
+        return "https://homeassistant.example"

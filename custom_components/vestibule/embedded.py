@@ -1,40 +1,60 @@
 """The embedded controller: the core's controller, mounted in Home Assistant.
 
-Builds it out of the building entry, gives it strikes, applies each change of the entry live (nothing is reloaded:
-challenges and running releases go on), and tells of every access once: on the bus and to the door's event entity.
-Decides nothing itself.
+Builds it out of the building entry, gives it strikes and what their sensors say, applies each change of the entry live
+(nothing is reloaded: challenges and running releases go on), and tells of every event once: on the bus and to the
+door's event entity. Decides nothing itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 from homeassistant.config_entries import ConfigEntry
+from homeassistant.const import Platform
 from homeassistant.core import Context, HomeAssistant, callback
 from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
 from homeassistant.helpers import device_registry as dr
-from homeassistant.helpers import issue_registry as ir
+from homeassistant.helpers.device_registry import DeviceInfo
 from homeassistant.util import dt as dt_util
 
 from .building import BuildingSetup, DoorSetup, building_of
 from .const import CONF_BUILDING, DOMAIN, EVENT_ACCESS, JOURNAL_FILE, MANUFACTURER
+from .inputs import EntitySensor
 from .strikes import EntityStrike
 from .vestibule_core.controller import Controller
 from .vestibule_core.door import DoorState
 from .vestibule_core.errors import JournalDamaged, JournalInUse, JournalTooNew, StoreFailed
+from .vestibule_core.intake import Intake
 from .vestibule_core.journal import Journal
-from .vestibule_core.model import AccessEvent, Actor, Decision, DoorId, EventName
+from .vestibule_core.model import (
+    AccessEvent,
+    Actor,
+    Decision,
+    DoorId,
+    DoorMode,
+    EventName,
+    Means,
+    OnPowerLoss,
+    Sense,
+    Sensor,
+)
 
 _LOGGER = logging.getLogger(__name__)
 
 type VestibuleConfigEntry = ConfigEntry[Embedded]
 
-_UNREADABLE: Final = "unreadable_"
-"""Begins the id of the repair of a subentry that cannot be read."""
+_RELEASES: Final = frozenset({EventName.ACCESS_GRANTED, EventName.DOOR_UNLOCKED})
+"""Events after which the strike is released for whoever asked."""
+
+_MODELS: Final = {
+    OnPowerLoss.FAIL_SECURE: "Fail-secure door",
+    OnPowerLoss.FAIL_SAFE: "Fail-safe door",
+}
 
 
 class Doorway:
@@ -44,12 +64,16 @@ class Doorway:
         """Take a door that the controller is about to get."""
         self.setup = setup
         self.strike = strike
+        self.device_info = DeviceInfo(identifiers={(DOMAIN, setup.door.id)})
+        self.entities: set[tuple[Platform, str]] = set()
+        """The entities that it has, by platform and key."""
         self.state = DoorState()
         self.last_origin: Context | None = None
-        """Where the access came from that was granted last."""
+        """The context of the release that was granted last."""
+        self.sensors: dict[Sensor, EntitySensor] = {}
         self._controller = controller
         self._state_listeners: list[Callable[[], None]] = []
-        self._access_listeners: list[Callable[[AccessEvent], None]] = []
+        self._access_listeners: list[Callable[[AccessEvent, Context], None]] = []
         self._unsubscribe: list[Callable[[], None]] = []
 
     @property
@@ -57,9 +81,17 @@ class Doorway:
         """The door's id, for life."""
         return self.setup.door.id
 
-    async def open_by_hand(self, actor: Actor, origin: Context | None) -> Decision:
+    async def open_by_hand(self, actor: Actor, origin: Context | None, pin: str | None = None) -> Decision:
         """Let a person or an automation in."""
-        return await self._controller.open_by_hand(self.id, actor, origin)
+        return await self._controller.open_by_hand(self.id, actor, origin, pin=pin)
+
+    async def set_mode(self, mode: DoorMode, actor: Actor, origin: Context | None) -> Decision:
+        """Set the door's mode, durably."""
+        return await self._controller.set_mode(self.id, mode, actor, origin)
+
+    async def set_deliveries(self, accepted: bool, actor: Actor, origin: Context | None) -> Decision:
+        """Say whether the door takes deliveries, durably."""
+        return await self._controller.set_deliveries(self.id, accepted, actor, origin)
 
     @callback
     def on_state(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -68,20 +100,23 @@ class Doorway:
         return lambda: self._state_listeners.remove(listener)
 
     @callback
-    def on_access(self, listener: Callable[[AccessEvent], None]) -> Callable[[], None]:
-        """Call ``listener`` with each event at this door."""
+    def on_access(self, listener: Callable[[AccessEvent, Context], None]) -> Callable[[], None]:
+        """Call ``listener`` with each event at this door, and the context to tell of it in."""
         self._access_listeners.append(listener)
         return lambda: self._access_listeners.remove(listener)
 
     @callback
     def attach(self) -> None:
-        """Follow the controller's door and the current strike."""
+        """Follow the controller's door, the current strike and the current sensors."""
         self.detach()
         self.state = self._controller.state(self.id)
         self._unsubscribe = [
             self._controller.subscribe(self.id, self._state_changed),
             self.strike.subscribe(lambda _: self._notify()),
         ]
+        for sensor, entity in self.sensors.items():
+            self._controller.sense(self.id, sensor, entity.sense)
+            self._unsubscribe.append(entity.subscribe(partial(self._controller.sense, self.id, sensor)))
         self._notify()
 
     @callback
@@ -92,10 +127,10 @@ class Doorway:
         self._unsubscribe = []
 
     @callback
-    def tell(self, event: AccessEvent) -> None:
+    def tell(self, event: AccessEvent, context: Context) -> None:
         """Pass an event on."""
         for listener in tuple(self._access_listeners):
-            listener(event)
+            listener(event, context)
 
     @callback
     def _state_changed(self, state: DoorState) -> None:
@@ -114,12 +149,14 @@ class Embedded:
     def __init__(self, hass: HomeAssistant, entry: VestibuleConfigEntry, journal: Journal) -> None:
         """Use ``Embedded.open``."""
         self.doors: dict[DoorId, Doorway] = {}
+        self.setup = building_of(entry, dt_util.get_default_time_zone())
         self.controller = Controller(journal, tell=self._tell)
+        self.intake = Intake()
         self._hass = hass
         self._entry = entry
         self._journal = journal
-        self._unreadable: set[str] = set()
         self._each_door: list[Callable[[Doorway], None]] = []
+        self._building_listeners: list[Callable[[], None]] = []
         # What is told before the entities are there (spends that a crash left without an outcome) waits for them.
         self._early: list[AccessEvent] | None = []
 
@@ -138,10 +175,9 @@ class Embedded:
     @callback
     def start(self) -> None:
         """Begin to take requests. Moves no relay, unless a release of before a crash is ours to end."""
-        setup = building_of(self._entry)
-        self._take(setup)
-        self.controller.start(setup.building, self._strikes)
-        self._show(setup)
+        self._take(self.setup)
+        self.controller.start(self.setup.building, self._strikes)
+        self._show()
 
     @callback
     def tell_what_waited(self) -> None:
@@ -151,24 +187,30 @@ class Embedded:
             self._tell(event)
 
     @callback
-    def apply(self) -> None:
-        """Make what the entry says now hold at once, unless nothing may be opened any more."""
-        if self.controller.stopped:
-            return
-        setup = building_of(self._entry)
-        added = self._take(setup)
-        self.controller.apply(setup.building, self._strikes)
-        self._show(setup)
-        for doorway in added:
-            for add in self._each_door:
-                add(doorway)
+    def follow_time_zone(self, *_: Any) -> None:
+        """Keep hours in Home Assistant's time zone."""
+        if self.setup.building.zone != dt_util.get_default_time_zone():
+            self.apply()
 
     @callback
-    def for_each_door(self, add: Callable[[Doorway], None]) -> None:
-        """Call ``add`` with each door, now and when one is added."""
-        self._each_door.append(add)
+    def apply(self) -> None:
+        """Make what the entry and Home Assistant's time zone say now hold at once, unless nothing may be opened."""
+        if self.controller.stopped:
+            return
+        self.setup = building_of(self._entry, dt_util.get_default_time_zone())
+        changed = self._take(self.setup)
+        self.controller.apply(self.setup.building, self._strikes)
+        self._show()
+        for doorway in changed:
+            for keep in self._each_door:
+                keep(doorway)
+
+    @callback
+    def for_each_door(self, keep: Callable[[Doorway], None]) -> None:
+        """Call ``keep`` with each door, now and when one is added or set up anew."""
+        self._each_door.append(keep)
         for doorway in self.doors.values():
-            add(doorway)
+            keep(doorway)
 
     async def stop(self) -> None:
         """Take no more requests and end the releases that we time; may be repeated."""
@@ -182,8 +224,47 @@ class Embedded:
             await self.stop()
         finally:
             self.tell_what_waited()  # a set-up that failed half-way has told nobody yet
-            self._raise_issues({})
             await self._hass.async_add_executor_job(self._journal.close)
+
+    # ---- the building ----
+
+    @property
+    def name(self) -> str:
+        """The building's name."""
+        return self._entry.title
+
+    @property
+    def building_id(self) -> str:
+        """The building's id, for life."""
+        return str(self._entry.data[CONF_BUILDING])
+
+    @property
+    def journal_entries(self) -> int:
+        """How many entries the journal has."""
+        return self._journal.sequence
+
+    @property
+    def journal_failed(self) -> bool:
+        """Whether the journal takes nothing any more, until it is opened anew."""
+        return self._journal.failed
+
+    async def set_lockdown(self, on: bool, actor: Actor, origin: Context | None) -> Decision:
+        """Lock the building down or lift that, durably."""
+        try:
+            return await self.controller.set_lockdown(on, actor, origin)
+        finally:
+            self._building_changed()
+
+    @callback
+    def on_building(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` when the building as a whole may have changed."""
+        self._building_listeners.append(listener)
+        return lambda: self._building_listeners.remove(listener)
+
+    @callback
+    def _building_changed(self) -> None:
+        for listener in tuple(self._building_listeners):
+            listener()
 
     # ---- the entry's doors ----
 
@@ -192,42 +273,37 @@ class Embedded:
         return {door: doorway.strike for door, doorway in self.doors.items()}
 
     def _take(self, setup: BuildingSetup) -> list[Doorway]:
-        """Bring ``doors`` in line with the entry; return the new ones. A strike whose relay is the same stays."""
+        """Bring ``doors`` in line with the entry; return those that are new or others now.
+
+        A strike whose relay is the same stays.
+        """
         for gone in self.doors.keys() - setup.doors.keys():
             self.doors.pop(gone).detach()
-        added = []
+        changed = []
         for door, door_setup in setup.doors.items():
             if (doorway := self.doors.get(door)) is None:
                 strike = EntityStrike(self._hass, door_setup.relay)
                 doorway = self.doors[door] = Doorway(self.controller, door_setup, strike)
-                added.append(doorway)
-            elif doorway.strike.relay != door_setup.relay:
-                doorway.strike = EntityStrike(self._hass, door_setup.relay)
-            doorway.setup = door_setup
-        return added
+                changed.append(doorway)
+            elif doorway.setup != door_setup:
+                changed.append(doorway)
+                doorway.setup = door_setup
+                if doorway.strike.relay != door_setup.relay:
+                    doorway.strike = EntityStrike(self._hass, door_setup.relay)
+            for sensor in doorway.sensors.keys() & door_setup.sensors.keys():
+                if doorway.sensors[sensor].entity != door_setup.sensors[sensor]:
+                    # What another entity said is no word of this one: an open door is found open, not forced.
+                    self.controller.sense(door, sensor, Sense.UNKNOWN)
+            doorway.sensors = {
+                sensor: EntitySensor(self._hass, entity) for sensor, entity in door_setup.sensors.items()
+            }
+        return changed
 
-    def _show(self, setup: BuildingSetup) -> None:
-        """Bring devices, subscriptions and repairs in line with what the controller was given."""
+    def _show(self) -> None:
+        """Bring devices and subscriptions in line with what the controller was given."""
         self._register_devices()
         for doorway in self.doors.values():
             doorway.attach()
-        self._raise_issues(setup.unreadable)
-
-    def _raise_issues(self, unreadable: Mapping[str, str]) -> None:
-        for cured in self._unreadable - unreadable.keys():
-            ir.async_delete_issue(self._hass, DOMAIN, f"{_UNREADABLE}{cured}")
-        for subentry_id in unreadable.keys() - self._unreadable:
-            _LOGGER.error("%s cannot be read and is left out", unreadable[subentry_id])
-            ir.async_create_issue(
-                self._hass,
-                DOMAIN,
-                f"{_UNREADABLE}{subentry_id}",
-                is_fixable=False,
-                severity=ir.IssueSeverity.ERROR,
-                translation_key="unreadable",
-                translation_placeholders={"name": unreadable[subentry_id]},
-            )
-        self._unreadable = set(unreadable)
 
     def _register_devices(self) -> None:
         """Create or rename the building's device and one for each door."""
@@ -245,6 +321,7 @@ class Embedded:
                 config_subentry_id=doorway.setup.subentry_id,
                 identifiers={(DOMAIN, doorway.id)},
                 manufacturer=MANUFACTURER,
+                model=_MODELS[doorway.setup.door.on_power_loss],
                 name=doorway.setup.door.name,
                 via_device_id=building.id,
             )
@@ -254,16 +331,22 @@ class Embedded:
     @callback
     def _tell(self, event: AccessEvent) -> None:
         doorway = self.doors.get(event.door) if event.door is not None else None
-        context = event.origin if isinstance(event.origin, Context) else None
-        if doorway is not None and event.outcome is EventName.ACCESS_GRANTED:
-            doorway.last_origin = context
         if self._early is not None:
             self._early.append(event)
             return
-        where = {"door": event.door, "device_id": self._device_id(event.door)}
-        self._hass.bus.async_fire(EVENT_ACCESS, where | access_data(event), context=context)
+        origin = event.origin if isinstance(event.origin, Context) else None
+        context = _context_of(event, origin)
+        if doorway is not None and event.outcome in _RELEASES:
+            doorway.last_origin = context
+        # Not "device_id": Activity would show the event as a second line beside that of the event entity (ADR 6). What
+        # nobody asked for stays out of the entity's context: there is no cause to name.
+        where = {"door": event.door, "device": self._device_id(event.door)}
+        told_in = context if origin or event.carrier else Context()
+        self._hass.bus.async_fire(EVENT_ACCESS, where | access_data(event), context=told_in)
         if doorway is not None:
-            doorway.tell(event)
+            doorway.tell(event, context)
+        else:
+            self._building_changed()
 
     def _device_id(self, door: DoorId | None) -> str | None:
         if door is None:
@@ -273,12 +356,20 @@ class Embedded:
         return device.id if device else None
 
 
+def _context_of(event: AccessEvent, origin: Context | None) -> Context:
+    """Return the context to tell of an event in: Activity names its cause (ADR 6)."""
+    if origin is not None and event.means is not Means.TOKEN:
+        return origin  # by hand: Home Assistant names the person, the automation or the script
+    # One for each event: a second event in the same context would take its words from the first.
+    return Context(user_id=origin.user_id if origin else None, parent_id=origin.id if origin else None)
+
+
 def access_data(event: AccessEvent) -> dict[str, Any]:
     """Return an event as automations and the event entity see it: no key, no token, nothing about a person."""
     return {
-        "means": event.means.value,
+        "means": event.means.value if event.means else None,
         "outcome": event.outcome.value,
-        "code": event.code.value,
+        "code": event.code.value if event.code else None,
         "carrier": event.carrier,
         "stop": event.has_stop,
         "sequence": event.sequence,

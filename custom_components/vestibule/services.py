@@ -17,8 +17,9 @@ from homeassistant.helpers import service
 
 from .const import CONF_DOOR, CONF_ISSUER, DOMAIN
 from .embedded import Embedded, VestibuleConfigEntry
+from .vestibule_core import wire
 from .vestibule_core.errors import Refused
-from .vestibule_core.model import Code, DoorId, Issuer, Principal, Word
+from .vestibule_core.model import Code, DoorId, Issuer, Principal
 
 ATTR_TOKEN: Final = "token"
 
@@ -74,14 +75,7 @@ async def _request_challenge(call: ServiceCall) -> ServiceResponse:
 async def _present_token(call: ServiceCall) -> ServiceResponse:
     """Judge a token and, if it stands, open its door once."""
     decision = await _embedded(call.hass).controller.present(call.data[ATTR_TOKEN], Principal(), call.context)
-    word = decision.code.word
-    return {
-        "word": word.value,
-        # What exactly is wrong with a token before step 7 is nobody's business (protocol A.2).
-        "code": None if word is Word.INVALID_TOKEN else decision.code.value,
-        "door": decision.door,
-        "limit": decision.limit.value if decision.limit else None,
-    }
+    return {"limit": None, **wire.decision_answer(decision), "door": decision.door}
 
 
 def _embedded(hass: HomeAssistant) -> Embedded:

@@ -1,66 +1,146 @@
 """Strikes that only Home Assistant can reach: an entity as the relay that drives a door's lock.
 
-A service call that returns has not moved anything yet: one aimed at an unavailable entity succeeds silently. So the
-entity is looked at before the call, and a switch has to report its new state after it. What this file refuses to do:
-call anything at start, or call a release twice.
+What each kind of relay is told and what its states mean is a row of a table. A service call that returns has not moved
+anything yet: one aimed at an unavailable entity succeeds silently. So the entity is looked at before the call, and a
+relay with states has to report after it that it does what it was told. What this file refuses to do: call anything at
+start, or call a release twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from homeassistant.auth.permissions.const import POLICY_CONTROL
-from homeassistant.components.button.const import DOMAIN as BUTTON
 from homeassistant.components.button.const import SERVICE_PRESS
-from homeassistant.components.input_button import DOMAIN as INPUT_BUTTON
-from homeassistant.components.switch.const import DOMAIN as SWITCH
+from homeassistant.components.cover.const import CoverState
+from homeassistant.components.lock.const import LockState
 from homeassistant.const import (
     ATTR_ASSUMED_STATE,
     ATTR_ENTITY_ID,
+    SERVICE_CLOSE_COVER,
+    SERVICE_LOCK,
+    SERVICE_OPEN_COVER,
     SERVICE_TURN_OFF,
     SERVICE_TURN_ON,
+    SERVICE_UNLOCK,
     STATE_OFF,
     STATE_ON,
     STATE_UNAVAILABLE,
 )
-from homeassistant.core import Context, Event, EventStateChangedData, HomeAssistant, State, callback, split_entity_id
+from homeassistant.core import Context, Event, EventStateChangedData, HomeAssistant, State, callback
 from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
-from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers.event import async_track_state_change_event
 
-from .building import Relay, ReleasesWhen, Returns
+from .building import Relay, RelayDomain, ReleasesWhen, Returns
+from .registered import follow, resolve
 from .vestibule_core.errors import OutcomeUnknown, StrikeRefused, StrikeUnreachable
 from .vestibule_core.strike import Capabilities, Pulse, Reading
 
-RELAY_DOMAINS: Final = (SWITCH, BUTTON, INPUT_BUTTON)
-
 CONFIRMATION: Final = 2.0
-"""Seconds in which a switch must report the state that it was told to take."""
+"""Seconds in which a relay must report that it does what it was told."""
+MOTOR_CONFIRMATION: Final = 8.0
+"""The same, for what moves by a motor or is asked by radio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A service call, and the states that confirm it. Without states, all that can be known is that it went through."""
+
+    service: str
+    confirmed_by: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the relays of one kind are told, and what their states mean."""
+
+    release: Command
+    secure: Command | None = None
+    """None: it cannot be told to go back."""
+    readings: Mapping[str, Reading] = MappingProxyType({})
+    """Any other state is UNKNOWN."""
+    has_motor: bool = False
+
+
+_ON: Final = Command(SERVICE_TURN_ON, frozenset({STATE_ON}))
+_OFF: Final = Command(SERVICE_TURN_OFF, frozenset({STATE_OFF}))
+_BUTTON: Final = Kind(Command(SERVICE_PRESS))
+
+_KINDS: Final[Mapping[tuple[RelayDomain, ReleasesWhen], Kind]] = {
+    (RelayDomain.SWITCH, ReleasesWhen.ON): Kind(_ON, _OFF, {STATE_OFF: Reading.SECURED, STATE_ON: Reading.RELEASED}),
+    (RelayDomain.SWITCH, ReleasesWhen.OFF): Kind(_OFF, _ON, {STATE_ON: Reading.SECURED, STATE_OFF: Reading.RELEASED}),
+    (RelayDomain.BUTTON, ReleasesWhen.ON): _BUTTON,
+    (RelayDomain.INPUT_BUTTON, ReleasesWhen.ON): _BUTTON,
+    (RelayDomain.LOCK, ReleasesWhen.ON): Kind(
+        Command(SERVICE_UNLOCK, frozenset({LockState.UNLOCKED, LockState.OPEN})),
+        Command(SERVICE_LOCK, frozenset({LockState.LOCKED})),
+        {
+            LockState.LOCKED: Reading.SECURED,
+            LockState.UNLOCKING: Reading.RELEASED,
+            LockState.UNLOCKED: Reading.RELEASED,
+            LockState.OPENING: Reading.RELEASED,
+            LockState.OPEN: Reading.RELEASED,
+            LockState.LOCKING: Reading.RELEASED,
+            # JAMMED is UNKNOWN: the bolt is somewhere in between.
+        },
+        has_motor=True,
+    ),
+    (RelayDomain.COVER, ReleasesWhen.ON): Kind(
+        # A gate takes its time: it has confirmed when it moves. Its reading says when it is there.
+        Command(SERVICE_OPEN_COVER, frozenset({CoverState.OPENING, CoverState.OPEN})),
+        Command(SERVICE_CLOSE_COVER, frozenset({CoverState.CLOSING, CoverState.CLOSED})),
+        {
+            CoverState.CLOSED: Reading.SECURED,
+            CoverState.OPENING: Reading.RELEASED,
+            CoverState.OPEN: Reading.RELEASED,
+            CoverState.CLOSING: Reading.RELEASED,
+        },
+        has_motor=True,
+    ),
+}
 
 
 def reports(state: State) -> bool:
-    """Return whether a relay's states come from the hardware: a switch that does not merely assume them."""
-    return state.domain == SWITCH and not state.attributes.get(ATTR_ASSUMED_STATE)
+    """Return whether a relay's states come from the hardware: it has some, and does not merely assume them."""
+    has_states = bool(_KINDS[RelayDomain(state.domain), ReleasesWhen.ON].readings)
+    return has_states and not state.attributes.get(ATTR_ASSUMED_STATE)
+
+
+def capabilities(relay: Relay) -> Capabilities:
+    """Return what a relay can do as a strike."""
+    device_timed = relay.returns is Returns.BY_ITSELF
+    can_secure = _KINDS[relay.domain, relay.releases_when].secure is not None
+    if relay.domain is RelayDomain.COVER and device_timed:
+        can_secure = False  # what crushes people is closed by us only if the manager agreed to it
+    return Capabilities(
+        device_timed=device_timed,
+        feedback=relay.reports,
+        can_secure=can_secure,
+        can_hold=can_secure and not device_timed,
+    )
 
 
 class EntityStrike:
-    """A switch, button or input button as a door's strike. Implements the core's ``Strike``."""
+    """An entity as a door's strike. Implements the core's ``Strike``."""
 
     def __init__(self, hass: HomeAssistant, relay: Relay) -> None:
         """Take the relay as the manager set it up; it need not exist yet."""
         self.relay = relay
+        self.capabilities: Final = capabilities(relay)
         self._hass = hass
-        opens_on = relay.releases_when is ReleasesWhen.ON
-        self._released, self._secured = (STATE_ON, STATE_OFF) if opens_on else (STATE_OFF, STATE_ON)
-        self.capabilities: Final = Capabilities(device_timed=relay.returns is Returns.BY_ITSELF, feedback=relay.reports)
+        self._kind = _KINDS[relay.domain, relay.releases_when]
+        self._listeners: list[Callable[[Reading], None]] = []
+        self._unfollow: Callable[[], None]
 
     @property
     def entity_id(self) -> str | None:
         """The relay's entity id of this moment; None if it is registered no more."""
-        return er.async_resolve_entity_id(er.async_get(self._hass), self.relay.entity)
+        return resolve(self._hass, self.relay.entity)
 
     @property
     def is_reachable(self) -> bool:
@@ -73,41 +153,27 @@ class EntityStrike:
         state = self._state
         if state is None or not self._reports(state):
             return Reading.UNKNOWN
-        return {self._secured: Reading.SECURED, self._released: Reading.RELEASED}.get(state.state, Reading.UNKNOWN)
+        return self._kind.readings.get(state.state, Reading.UNKNOWN)
 
     def subscribe(self, listener: Callable[[Reading], None]) -> Callable[[], None]:
         """Call ``listener`` whenever the relay's state changes, also after it was renamed."""
-        watched: str | None = None
-        unwatch: Callable[[], None] = _nothing
-
-        @callback
-        def changed(_: Event[EventStateChangedData]) -> None:
-            listener(self.reading)
-
-        @callback
-        def watch() -> None:
-            nonlocal watched, unwatch
-            unwatch()
-            watched = self.entity_id
-            unwatch = async_track_state_change_event(self._hass, watched, changed) if watched else _nothing
-
-        @callback
-        def registered(_: Event[er.EventEntityRegistryUpdatedData]) -> None:
-            if self.entity_id != watched:
-                watch()
-                listener(self.reading)
-
-        watch()
-        unregister: Callable[[], None] = self._hass.bus.async_listen(er.EVENT_ENTITY_REGISTRY_UPDATED, registered)
+        if not self._listeners:  # followed once for all of them
+            self._unfollow = follow(self._hass, self.relay.entity, self._changed)
+        self._listeners.append(listener)
 
         @callback
         def unsubscribe() -> None:
-            nonlocal unregister, unwatch
-            unregister()
-            unwatch()
-            unregister = unwatch = _nothing
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+                if not self._listeners:
+                    self._unfollow()
 
         return unsubscribe
+
+    @callback
+    def _changed(self, _: State | None) -> None:
+        for listener in tuple(self._listeners):
+            listener(self.reading)
 
     async def reach(self) -> None:
         """Make sure that the relay is there; raise StrikeUnreachable."""
@@ -115,26 +181,36 @@ class EntityStrike:
 
     async def release(self, pulse: Pulse) -> None:
         """Release once. Raises StrikeUnreachable, StrikeRefused or OutcomeUnknown."""
-        entity_id = self._reached().entity_id
-        context = await self._context_for(entity_id, pulse.origin)
-        if split_entity_id(entity_id)[0] != SWITCH:
-            await self._call(entity_id, SERVICE_PRESS, context)
-        elif not await self._switch(self._released, context):
-            # The call went through and may still be on its way: no refusal. The door ends it if nobody else does.
-            raise OutcomeUnknown(f"{entity_id} did not report that it released")
+        await self._release(pulse.origin)
+
+    async def hold(self, origin: object) -> None:
+        """Release until ``secure``: nothing but us ends it. Raises as ``release`` does."""
+        if not self.capabilities.can_hold:
+            raise StrikeRefused(f"{self.entity_id} does not stay released")
+        await self._release(origin)
 
     async def secure(self) -> None:
-        """Put a switch back that does not go back by itself. Raises as ``release`` does."""
-        if not await self._switch(self._secured, None):
+        """Put the relay back, also before its own time is over. Raises as ``release`` does."""
+        if (command := self._kind.secure) is None or not self.capabilities.can_secure:
+            raise StrikeRefused(f"{self.entity_id} cannot be put back")
+        if not await self._tell(command, None):
             raise OutcomeUnknown(f"{self.entity_id} did not report that it is back")
+
+    async def _release(self, origin: object) -> None:
+        context = await self._context_for(self._reached().entity_id, origin)
+        if not await self._tell(self._kind.release, context):
+            # The call went through and may still be on its way: no refusal. The door ends it if nobody else does.
+            raise OutcomeUnknown(f"{self.entity_id} did not report that it released")
 
     @property
     def _state(self) -> State | None:
         entity_id = self.entity_id
-        return self._hass.states.get(entity_id) if entity_id else None
+        state = self._hass.states.get(entity_id) if entity_id else None
+        # An entity of another kind hears none of our commands, and Home Assistant would not say so.
+        return state if state is not None and state.domain == self.relay.domain else None
 
     def _reports(self, state: State) -> bool:
-        return self.capabilities.feedback and reports(state)  # a switch can begin to assume after it was set up
+        return self.capabilities.feedback and reports(state)  # a relay can begin to assume after it was set up
 
     def _reached(self) -> State:
         state = self._state
@@ -157,36 +233,37 @@ class EntityStrike:
             return origin
         return Context(parent_id=origin.id)
 
-    async def _switch(self, wanted: str, context: Context | None) -> bool:
-        """Turn the switch; return whether it is, or was for a moment, in the wanted state."""
+    async def _tell(self, command: Command, context: Context | None) -> bool:
+        """Call the relay's service, once; return whether it is, or was for a moment, in a state that confirms it."""
         before = self._reached()
         reported = asyncio.Event()
-        if before.state == wanted or not self._reports(before):
+        if before.state in command.confirmed_by or not self._reports(before):
             reported.set()  # nothing more will be told than that the call went through
 
         @callback
         def changed(event: Event[EventStateChangedData]) -> None:
-            if (state := event.data["new_state"]) is not None and state.state == wanted:
+            if (state := event.data["new_state"]) is not None and state.state in command.confirmed_by:
                 reported.set()
 
         # Listening begins before the call: a relay with a short pulse of its own is back before the call returns.
         stop = async_track_state_change_event(self._hass, before.entity_id, changed)
         try:
-            await self._call(before.entity_id, SERVICE_TURN_ON if wanted == STATE_ON else SERVICE_TURN_OFF, context)
+            with _home_assistants_errors(before.entity_id):
+                await self._hass.services.async_call(
+                    self.relay.domain,
+                    command.service,
+                    {ATTR_ENTITY_ID: before.entity_id},
+                    blocking=True,
+                    context=context,
+                )
             try:
-                async with asyncio.timeout(CONFIRMATION):
+                async with asyncio.timeout(MOTOR_CONFIRMATION if self._kind.has_motor else CONFIRMATION):
                     await reported.wait()
             except TimeoutError:
                 return False
         finally:
             stop()
         return True
-
-    async def _call(self, entity_id: str, service: str, context: Context | None) -> None:
-        with _home_assistants_errors(entity_id):
-            await self._hass.services.async_call(
-                split_entity_id(entity_id)[0], service, {ATTR_ENTITY_ID: entity_id}, blocking=True, context=context
-            )
 
 
 @contextmanager
@@ -203,7 +280,3 @@ def _home_assistants_errors(entity_id: str) -> Iterator[None]:
 def _is_there(state: State | None) -> bool:
     # "unknown" is there: a button that was never pressed, a switch that cannot tell.
     return state is not None and state.state != STATE_UNAVAILABLE
-
-
-def _nothing() -> None:
-    """Undo nothing."""

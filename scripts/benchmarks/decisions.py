@@ -18,9 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from vestibule_core import b64url, challenge, policy
+from vestibule_core.door import DoorState
 from vestibule_core.errors import Refused
+from vestibule_core.history import History
 from vestibule_core.keys import SigningKey, import_jwk_set
-from vestibule_core.model import Code, Door, Issuer, issuer, new_door_id
+from vestibule_core.model import Code, Door, Issuer, Now, issuer, new_door_id
 from vestibule_core.token import Claims, Confirmations, DriverProof, issue, verify
 
 from .table import Row
@@ -39,6 +41,7 @@ class World:
     carrier: Issuer
     secret: bytes
     tokens: list[str]
+    state: DoorState
 
     @classmethod
     def make(cls) -> World:
@@ -47,7 +50,7 @@ class World:
         door = Door(new_door_id(os.urandom(16)), "gate", 5.0)
         trusted = import_jwk_set(json.dumps({"keys": [key.jwk()]}), carrier)
         building = policy.Building.of([door], [policy.Carrier(carrier, "Carrier", trusted, frozenset({door.id}))])
-        world = cls(key, building, door, carrier, os.urandom(32), [])
+        world = cls(key, building, door, carrier, os.urandom(32), [], DoorState())
         world.tokens = [world.token() for _ in range(TOKENS)]
         return world
 
@@ -62,13 +65,14 @@ class World:
             Claims(self.carrier, self.door.id, jti, now, now + 60, "driver-4711", "stop-0815", nonce, checks),
         )
 
-    def decide(self, text: str, spent_texts: dict[str, None], spent_keys: dict[tuple[Issuer, str], None]) -> Code:
+    def decide(self, text: str, history: History) -> Code:
         """Judge a token as the controller does before it spends (A.2 steps 1 to 10)."""
         try:
-            unlock = verify(text, self.building.keys, self.carrier, spent_texts)
+            unlock = verify(text, self.building.keys, self.carrier, history.texts)
         except Refused as refusal:
             return refusal.code
-        refused = policy.judge(unlock, self.building, spent_keys, self.secret, 101.0)
+        now = Now(time.time(), 101.0)
+        refused = policy.judge(unlock, self.building, self.state, history, 0.0, self.secret, now)
         return refused.code if refused else Code.GRANTED
 
 
@@ -87,8 +91,10 @@ def measure() -> list[Row]:
     def against_raw(call: Callable[[int], object]) -> float:
         return _ratio(call, verify_raw)
 
+    nothing_spent = History()
+
     def full(index: int) -> object:
-        return world.decide(world.tokens[index], {}, {})
+        return world.decide(world.tokens[index], nothing_spent)
 
     def pyjwt(key: Ed25519PublicKey | bytes) -> Callable[[int], object]:
         return lambda index: jwt.decode(
@@ -104,18 +110,19 @@ def measure() -> list[Row]:
 
     malformed = [text[:-1] + "=" for text in world.tokens]
     stranger = World.make()
-    spent_texts = dict.fromkeys(world.tokens)
-    spent_keys = {verify(text, world.building.keys, None).spend_key: None for text in world.tokens}
-    signed_again = [world.token(jti) for _, jti in spent_keys]
-    for what, texts, texts_spent, keys_spent, code, limit in (
-        ("refuse a malformed text", malformed, {}, {}, Code.MALFORMED, 0.15),
-        ("refuse an unknown key", stranger.tokens, {}, {}, Code.UNKNOWN_KEY, 0.15),
-        ("refuse the same spent text", world.tokens, spent_texts, {}, Code.ALREADY_SPENT, 0.15),
-        ("refuse a spent `jti`, signed again", signed_again, {}, spent_keys, Code.ALREADY_SPENT, 1.15),
+    all_spent = History()
+    for text in world.tokens:
+        all_spent.remember(verify(text, world.building.keys, None).spend_key, text)
+    signed_again = [world.token(jti) for _, jti in all_spent.spent]
+    for what, texts, history, code, limit in (
+        ("refuse a malformed text", malformed, nothing_spent, Code.MALFORMED, 0.15),
+        ("refuse an unknown key", stranger.tokens, nothing_spent, Code.UNKNOWN_KEY, 0.15),
+        ("refuse the same spent text", world.tokens, all_spent, Code.ALREADY_SPENT, 0.15),
+        ("refuse a spent `jti`, signed again", signed_again, all_spent, Code.ALREADY_SPENT, 1.15),
     ):
 
-        def refuse(index: int, texts=texts, ts=texts_spent, ks=keys_spent) -> Code:  # type: ignore[no-untyped-def]
-            return world.decide(texts[index], ts, ks)
+        def refuse(index: int, texts: list[str] = texts, history: History = history) -> Code:
+            return world.decide(texts[index], history)
 
         assert refuse(0) is code, (what, refuse(0))
         rows.append(Row("G3", f"{what} / raw verify", against_raw(refuse), limit))

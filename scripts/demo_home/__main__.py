@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from .building import CARRIER, DOORS
-from .delivery import Play, play, style
+from .carrier import TurnedAway
+from .delivery import Play, play
 from .demo import USER_NAME, USUAL_FOLDER, Demo, command, running
 from .home import RESTART, USUAL_PORT, Home, HomeFailed, interruptible
+from .incidents import lockdown, walk_in
+from .stage import style
+from .websocket import Closed
 
 
 def main() -> int:
@@ -21,11 +25,17 @@ def main() -> int:
     arguments = _parser().parse_args()
     folder = Path(os.path.abspath(arguments.standing / arguments.folder))  # noqa: PTH100 - `..` goes, links stay
     try:
-        if arguments.verb == "deliver":
-            return 0 if play(folder, arguments.door, arguments.play) else 1
         with interruptible():
-            return _run(folder, arguments.port, fresh=arguments.fresh)
-    except HomeFailed as err:
+            match arguments.verb:
+                case "deliver":
+                    return 0 if play(folder, arguments.door, arguments.play) else 1
+                case "lockdown":
+                    return 0 if lockdown(folder, on=arguments.to == "on") else 1
+                case "walk-in":
+                    return 0 if walk_in(folder, arguments.door) else 1
+                case _:
+                    return _run(folder, arguments.port, fresh=arguments.fresh)
+    except (HomeFailed, TurnedAway, Closed) as err:
         print(f"demo: {err}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -40,12 +50,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--port", type=int, default=USUAL_PORT)
     verbs = parser.add_subparsers(dest="verb")
+    doors = [plan.key for plan in DOORS]
     deliver = verbs.add_parser("deliver", add_help=False)
-    deliver.add_argument("door", choices=[plan.key for plan in DOORS])
+    deliver.add_argument("door", choices=doors)
     plays = deliver.add_mutually_exclusive_group()
-    for option in (Play.REPLAY, Play.FORGED, Play.WRONG_DOOR, Play.TOO_FAR):
-        plays.add_argument(f"--{option}", dest="play", action="store_const", const=option)
+    for option in Play:
+        if option is not Play.DELIVERY:
+            plays.add_argument(f"--{option}", dest="play", action="store_const", const=option)
     deliver.set_defaults(play=Play.DELIVERY)
+    verbs.add_parser("lockdown", add_help=False).add_argument("to", choices=["on", "off"])
+    verbs.add_parser("walk-in", add_help=False).add_argument("door", nargs="?", choices=doors, default="lobby")
     return parser
 
 
@@ -75,19 +89,24 @@ def _stay(home: Home) -> None:
 
 
 _PLAYS: Final = {
-    "gate": "a driver delivers at the gate",
-    "lobby": "... at the lobby",
-    "parcel-room": "... at the parcel room",
-    f"gate --{Play.REPLAY}": "the same token a second time",
-    f"gate --{Play.FORGED}": "a token that somebody else signed",
-    f"gate --{Play.WRONG_DOOR}": "a token that is not for this door",
-    f"gate --{Play.TOO_FAR}": "a driver who is somewhere else",
+    "deliver gate": "a driver delivers at the gate",
+    "deliver lobby": "... at the lobby",
+    "deliver parcel-room": "... at the parcel room",
+    f"deliver gate --{Play.REPLAY}": "the same token a second time",
+    f"deliver gate --{Play.FORGED}": "a token that somebody else signed",
+    f"deliver gate --{Play.WRONG_DOOR}": "a token that is not for this door",
+    f"deliver gate --{Play.TOO_FAR}": "a driver who is somewhere else",
+    f"deliver parcel-room --{Play.OUTSIDE_HOURS}": "a driver who comes when the door takes none",
+    f"deliver gate --{Play.RATE}": "a driver more than allowed within the hour",
+    "walk-in": "somebody who goes through the lobby unasked",
+    "lockdown on": "nobody is let in any more",
+    "lockdown off": "... and again",
 }
 
 
 def _welcome(folder: Path, demo: Demo, home: Home, wanted_port: int, seconds: float) -> None:
     version = home.get("/api/config")["version"]
-    plays = "\n".join(f"  {command(folder)} deliver {what:<19} {shows}" for what, shows in _PLAYS.items())
+    plays = "\n".join(f"  {command(folder)} {what:<36} {shows}" for what, shows in _PLAYS.items())
     taken = "" if demo.port == wanted_port else f"   (port {wanted_port} is taken)"
     print(
         f"""
@@ -97,16 +116,16 @@ def _welcome(folder: Path, demo: Demo, home: Home, wanted_port: int, seconds: fl
   user name  {USER_NAME}
   password   {demo.password}
 
-  doors      {", ".join(door.name for door in demo.doors)}, each with a simulated relay
+  doors      {", ".join(door.name for door in demo.doors)}, each with a simulated relay and contact
   carrier    {CARRIER}, may open all of them
 
 In another terminal:
 
 {plays}
 
-In the browser: Settings > Devices & services > Vestibule has the doors and the carrier;
-a door's page has its lock and, under Activity, who was let in and which genuine tokens for it
-were refused. A forged or garbled token, or one that was presented before, is only counted.
+In the browser: Settings > Devices & services > Vestibule has the building, its doors and the carrier.
+A door's page has its lock, its mode and, under Activity, what happened there. A forged or garbled token,
+or one that was presented before, is only counted.
 
 Ctrl-C ends it.""",
         flush=True,

@@ -1,13 +1,15 @@
 """The demo's building: a gate, a lobby and a parcel room, and one carrier that may deliver there.
 
-Set up through the forms that a building manager fills in, over Home Assistant's REST API; what a form shows
-only once is read off the form.
+Set up and changed through the forms that a building manager fills in, over Home Assistant's REST API; what a form
+shows only once is read off the form.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 from .home import Home, HomeFailed
@@ -24,20 +26,74 @@ MAX_DISTANCE: Final = 75
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A door as it is going to be set up."""
+    """A door as it is going to be set up: what is typed into its forms."""
 
     key: str
     name: str
+    area: str
     relay: str
     access_time: int
     returns: str
-    area: str
+    sensors: Mapping[str, str]
+    relock: str | None = None
+    """What ends an access early; None where the relay leaves nothing to choose."""
+    manual: str = "everyone"
+
+    @property
+    def forms(self) -> list[tuple[str, dict[str, Any]]]:
+        """The pages in turn."""
+        relay = {
+            "name": self.name,
+            "relay": self.relay,
+            "access_time": self.access_time,
+            "releases_when": "on",
+            "returns": self.returns,
+            "on_power_loss": "fail_secure",
+        }
+        relock = {} if self.relock is None else {"relock": self.relock}
+        return [
+            ("user", relay),
+            ("watch", dict(self.sensors)),
+            ("opened", {"held_open_time": 30, "pre_alarm_time": 10, **relock}),
+            ("admit", {"manual": self.manual}),
+            ("give", {}),
+        ]
 
 
 DOORS: Final = (
-    Plan("gate", "Gate", "switch.gate_relay", 3, "by_itself", "Courtyard"),
-    Plan("lobby", "Lobby", "switch.lobby_relay", 4, "by_vestibule", "Entrance hall"),
-    Plan("parcel-room", "Parcel room", "button.parcel_room_relay", 5, "by_itself", "Ground floor"),
+    Plan(
+        key="gate",
+        name="Gate",
+        area="Courtyard",
+        relay="switch.gate_relay",
+        access_time=3,
+        returns="by_itself",
+        sensors={"contact": "binary_sensor.gate_relay_door"},
+        relock="timeout",
+    ),
+    Plan(
+        key="lobby",
+        name="Lobby",
+        area="Entrance hall",
+        relay="switch.lobby_relay",
+        access_time=4,
+        returns="by_vestibule",
+        sensors={
+            "contact": "binary_sensor.lobby_relay_door",
+            "rex": "binary_sensor.lobby_relay_request_to_exit",
+            "tamper": "binary_sensor.lobby_relay_tamper",
+        },
+        relock="close",
+    ),
+    Plan(
+        key="parcel-room",
+        name="Parcel room",
+        area="Ground floor",
+        relay="button.parcel_room_relay",
+        access_time=5,
+        returns="by_itself",
+        sensors={"contact": "binary_sensor.parcel_room_relay_door"},
+    ),
 )
 
 
@@ -49,6 +105,8 @@ class Door:
     name: str
     id: str
     access_time: int
+    has_rex: bool
+    """There is an exit button, or something else that tells who leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +134,9 @@ def set_up(home: Home, jwk_set: str) -> Building:
 
 
 def _add_door(home: Home, entry: str, plan: Plan, *, begun: str | None = None) -> Door:
-    form = {
-        "name": plan.name,
-        "relay": plan.relay,
-        "access_time": plan.access_time,
-        "releases_when": "on",
-        "returns": plan.returns,
-    }
-    shown = home.flow((entry, "door"), [("user", form), ("give", {})], begun=begun)
-    return Door(plan.key, plan.name, _read_off(shown, "give", r"door:[a-z2-7]{26}"), plan.access_time)
+    shown = home.flow((entry, "door"), plan.forms, begun=begun)
+    door_id = _read_off(shown, "give", r"door:[a-z2-7]{26}")
+    return Door(plan.key, plan.name, door_id, plan.access_time, has_rex="rex" in plan.sensors)
 
 
 def _add_carrier(home: Home, entry: str, doors: tuple[Door, ...], jwk_set: str) -> str:
@@ -128,9 +180,61 @@ def _read_off(shown: list[dict[str, Any]], step: str, pattern: str) -> str:
     raise HomeFailed(f"The form {step!r} did not show anything like {pattern}.")
 
 
-def lock_of(home: Home, door: Door) -> str:
-    """Return the entity id of a door's lock."""
-    for state in home.get("/api/states"):
-        if state["entity_id"].startswith("lock.") and state["attributes"].get("friendly_name") == door.name:
-            return str(state["entity_id"])
-    raise HomeFailed(f"{door.name} has no lock in Home Assistant.")
+# ---- the building as it is ----
+
+
+class Part(StrEnum):
+    """What a door is made of in Home Assistant, as its entities' unique ids end."""
+
+    LOCK = "lock"
+    ACCESS = "access"
+    CONTACT = "contact"
+    PROBLEM = "problem"
+    MODE = "mode"
+    DELIVERIES = "accept_deliveries"
+
+
+def entities_of(home: Home, door: Door) -> dict[Part, str]:
+    """Return the entity ids of a door, whatever they have been renamed to."""
+    registered = _registered(home)
+    try:
+        return {part: registered[f"{door.id}_{part}"] for part in Part}
+    except KeyError as err:
+        raise HomeFailed(f"{door.name} is not as the demo set it up. Begin anew with --fresh.") from err
+
+
+def lockdown_of(home: Home) -> str:
+    """Return the entity id of the building's lockdown."""
+    for unique_id, entity_id in _registered(home).items():
+        if unique_id.endswith("_lockdown"):
+            return entity_id
+    raise HomeFailed("The building is not in Home Assistant any more. Begin anew with --fresh.")
+
+
+def _registered(home: Home) -> dict[str, str]:
+    (entries,) = home.commands({"type": "config/entity_registry/list"})
+    return {entry["unique_id"]: entry["entity_id"] for entry in entries if entry["platform"] == "vestibule"}
+
+
+type Forms = dict[str, dict[str, Any]]
+"""What forms show before anybody types, by form and field; None: an empty field."""
+
+
+def forms_of(home: Home, kind: str, unique_id: str) -> Forms:
+    """Go through the forms of a door or a carrier, change nothing, and return what they show."""
+    return _reconfigure(home, kind, unique_id, {})
+
+
+def change(home: Home, kind: str, unique_id: str, step: str, what: Mapping[str, Any]) -> dict[str, Any]:
+    """Change fields in one form of a door or a carrier, leave all else as it is, and return what they were."""
+    shown = _reconfigure(home, kind, unique_id, {step: what})[step]
+    return {field: shown[field] for field in what}
+
+
+def _reconfigure(home: Home, kind: str, unique_id: str, changes: Mapping[str, Mapping[str, Any]]) -> Forms:
+    for entry in home.get("/api/config/config_entries/entry?domain=vestibule"):
+        (subentries,) = home.commands({"type": "config_entries/subentries/list", "entry_id": entry["entry_id"]})
+        for subentry in subentries:
+            if (subentry["subentry_type"], subentry["unique_id"]) == (kind, unique_id):
+                return home.reconfigure(entry["entry_id"], kind, subentry["subentry_id"], changes)
+    raise HomeFailed(f"The {kind} is not in Home Assistant any more. Begin anew with --fresh.")

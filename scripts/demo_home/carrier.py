@@ -2,21 +2,22 @@
 
 The cloud signs an unlock token only after it has confirmed four things itself: who asks (a signature by the
 key in the driver's phone), that the stop is a due stop of the driver's route, that the phone is at the door,
-and that it asks now. Small, but real: real keys, real signatures, real distances on the globe. What it is
-not: a service. It keeps its routes in memory and its keys in files; a carrier has databases and a hardware
-security module there.
+and that it asks now. It calls the building at its intake, as any carrier would (docs/protocol.md, G). Small, but
+real: real keys, real signatures, real distances on the globe. What it is not: a service. It keeps its routes in
+memory and its keys in files; a carrier has databases and a hardware security module there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import http.client
 import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -187,6 +188,43 @@ class Cloud:
     def _pseudonym(self, kind: str, name: str) -> str:
         """Return a name that means nothing to anybody else."""
         return b64url.encode(hmac.digest(self.secret, f"{kind}\0{name}".encode(), hashlib.sha256)[:15])
+
+
+class TurnedAway(Exception):
+    """The building's intake does not take the request; the text is for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """Where the cloud calls a building. Without TLS: it is on this machine."""
+
+    host: str
+    port: int
+    key: str = field(repr=False)
+    """The intake key."""
+
+    def challenge(self, door: str) -> tuple[str, int]:
+        """Return a fresh challenge of a door, and for how many seconds it is good. Raises TurnedAway."""
+        answer = self._ask(door, "challenge", {})
+        return answer["non"], answer["ttl"]
+
+    def present(self, door: str, text: str) -> dict[str, Any]:
+        """Present a token at a door and return the building's answer. Raises TurnedAway."""
+        return self._ask(door, "unlock", {"token": text})
+
+    def _ask(self, door: str, verb: str, message: Mapping[str, str]) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        try:
+            connection.request("POST", f"/api/vestibule/doors/{door}/{verb}", json.dumps(message), headers)
+            response = connection.getresponse()
+            body = response.read()
+        finally:
+            connection.close()
+        if response.status != http.client.OK:
+            raise TurnedAway(f"The building's intake answered {response.status} {response.reason}.")
+        answer: dict[str, Any] = json.loads(body)
+        return answer
 
 
 @dataclass(frozen=True)

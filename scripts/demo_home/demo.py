@@ -1,8 +1,8 @@
 """What the demo keeps in its folder from one start to the next, and the making of it.
 
-The folder holds a Home Assistant, the keys of the carrier and of its driver's phone, and the password that a
-person signs in with, all made at the first start and readable by their owner only. It may be removed; nothing
-else knows of it.
+The folder holds a Home Assistant, the keys of the carrier and of its driver's phone, the intake key that the building
+gave the carrier, and the password that a person signs in with, all made at the first start and readable by their owner
+only. It may be removed; nothing else knows of it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vestibule_core.model import Issuer
 
 from . import building, carrier
 from .building import Door
-from .home import REPOSITORY, Home, HomeFailed, answers, free_port, write_private
+from .home import HOST, REPOSITORY, Home, HomeFailed, answers, free_port, write_private
 
 USUAL_FOLDER: Final = REPOSITORY / ".demo"
 USER_NAME: Final = "manager"
@@ -44,7 +44,7 @@ _READABLE: Final = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
 def command(folder: Path) -> str:
-    """Return the command that starts the demo in a folder; with `deliver DOOR` added, the one that plays to it."""
+    """Return the command that starts the demo in a folder; with a verb added, one that plays to it."""
     return "scripts/demo" if folder == USUAL_FOLDER else f"scripts/demo --folder {shlex.quote(str(folder))}"
 
 
@@ -60,7 +60,7 @@ class Demo:
     password: str
     """The manager's, to sign in with in a browser."""
     refresh_token: str
-    """The carrier's, to come in with over the API."""
+    """The manager's, too: what a play does and sees in Home Assistant as the manager."""
     client_id: str
     doors: tuple[Door, ...]
 
@@ -69,9 +69,12 @@ class Demo:
         """Read it. Raises NotRunning if there is none."""
         try:
             kept = json.loads((folder / "demo.json").read_text("utf-8"))
+            return cls(**(kept | {"doors": tuple(Door(**door) for door in kept["doors"])}))
         except FileNotFoundError as err:
             raise NotRunning(f"There is no demo in {folder}. Start one with: {command(folder)}") from err
-        return cls(**(kept | {"doors": tuple(Door(**door) for door in kept["doors"])}))
+        except (TypeError, KeyError) as err:
+            begin_anew = f"{command(folder)} --fresh"
+            raise NotRunning(f"The demo in {folder} is of another version. Begin anew with: {begin_anew}") from err
 
     def save(self, folder: Path) -> None:
         """Write it, for its owner only."""
@@ -92,7 +95,7 @@ def running(folder: Path, *, wanted_port: int, fresh: bool) -> Iterator[tuple[De
     """Run the demo in a folder, making it first if need be, for as long as the `with` lasts."""
     with contextlib.suppress(NotRunning):
         if answers((there := Demo.load(folder)).port):
-            raise HomeFailed(f"The demo in {folder} is running already, at http://127.0.0.1:{there.port}")
+            raise HomeFailed(f"The demo in {folder} is running already, at http://{HOST}:{there.port}")
     # demo.json is written last: a folder without it is of a first start that did not come to its end.
     if fresh or not (folder / "demo.json").exists():
         _remove(folder)
@@ -104,7 +107,7 @@ def running(folder: Path, *, wanted_port: int, fresh: bool) -> Iterator[tuple[De
 
 
 def talk_to(folder: Path) -> tuple[Demo, Home]:
-    """Return the running demo of a folder, signed in. Raises NotRunning if it does not run."""
+    """Return the running demo of a folder, signed in as the manager. Raises NotRunning if it does not run."""
     demo = Demo.load(folder)
     if not answers(demo.port):
         raise NotRunning(f"The demo is not running. Start it in another terminal with: {command(folder)}")
@@ -126,6 +129,11 @@ def cloud_of(folder: Path, demo: Demo) -> carrier.Cloud:
         due={(DRIVER, ROUTE): frozenset({STOP})},
         places=places,
     )
+
+
+def intake_of(folder: Path, demo: Demo) -> carrier.Intake:
+    """Return the building's intake, with the key that Swift Parcels was given."""
+    return carrier.Intake(HOST, demo.port, (folder / "swift" / "intake-key").read_text("ascii"))
 
 
 def request(demo: Demo, door: Door, *, metres_away: float, now: float) -> carrier.Request:
@@ -150,30 +158,30 @@ def phone_of(folder: Path) -> carrier.Phone:
 _MARK: Final = "Made by scripts/demo. This folder may be removed.\n"
 
 
-def make(folder: Path, home: Home) -> Demo:
-    """Start a new Home Assistant and set it up. The folder is empty or does not exist."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / "README").write_text(_MARK, "utf-8")
+def make_carrier(folder: Path) -> str:
+    """Found Swift Parcels and hire its driver, in an empty folder; return the key set that it publishes."""
     for part in ("swift", "phone"):
         (folder / part).mkdir(mode=0o700)
     write_private(folder / "swift" / "pseudonyms", secrets.token_hex(32))
     key, _ = signing_key(folder), phone_of(folder)
+    return json.dumps({"keys": [key.jwk()]})
+
+
+def make(folder: Path, home: Home) -> Demo:
+    """Start a new Home Assistant and set it up. The folder is empty or does not exist."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "README").write_text(_MARK, "utf-8")
+    jwk_set = make_carrier(folder)
     home.prepare()
     home.start()
     password = "-".join("".join(secrets.choice(_READABLE) for _ in range(4)) for _ in range(4))
-    home.onboard("Building manager", USER_NAME, password)
+    refresh_token = home.onboard("Building manager", USER_NAME, password)
     home.wait_until_started()
     try:
-        made = building.set_up(home, json.dumps({"keys": [key.jwk()]}))
+        made = building.set_up(home, jwk_set)
     except HomeFailed as err:
         raise HomeFailed(f"{err}\n{home.last_words()}") from err
     write_private(folder / "swift" / "intake-key", made.intake_key)
-    # The carrier's cloud comes as a user of its own, with a password that nobody knows, only so that Activity can
-    # tell it from the manager. A real carrier must not get a user: every user of Home Assistant can unlock every
-    # lock, past Vestibule. The HTTP intake (to come) replaces this.
-    unknown = secrets.token_urlsafe(32)
-    home.add_user(building.CARRIER, "swift", unknown)
-    refresh_token = home.log_in("swift", unknown)
     demo = Demo(home.port, password, refresh_token, f"{home.url}/", made.doors)
     demo.save(folder)
     return demo

@@ -9,7 +9,6 @@ here.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -24,13 +23,13 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
 
-import aiohttp
+from .websocket import CommandRefused, WebSocket
 
 HERE: Final = Path(__file__).parent
 REPOSITORY: Final = HERE.parent.parent
@@ -253,32 +252,46 @@ class Home:
         """Return the answer to a POST of JSON. Raises HomeFailed on any but a good status."""
         return self._ask("POST", path, json.dumps(body).encode())
 
-    def action(self, name: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Perform an action (`domain.name`) and return its response."""
-        answer = self.post(f"/api/services/{name.replace('.', '/')}?return_response", data)
-        response: dict[str, Any] = answer["service_response"]
-        return response
+    def perform(self, action: str, data: Mapping[str, Any]) -> str | None:
+        """Perform an action (`domain.name`); return why it was refused, in Home Assistant's words, or None."""
+        domain, service = action.split(".")
+        command = {"type": "call_service", "domain": domain, "service": service, "service_data": dict(data)}
+        with WebSocket(self.url, self.access) as socket:
+            try:
+                socket.command(command)
+            except CommandRefused as err:
+                return str(err).removeprefix("Validation error: ")
+        return None
 
     def commands(self, *commands: Mapping[str, Any]) -> list[Any]:
         """Return the results of commands that only its WebSocket API has."""
-        return asyncio.run(self._commands(commands))
+        with self.websocket() as socket:
+            return [socket.command(command) for command in commands]
 
-    async def _commands(self, commands: Iterable[Mapping[str, Any]]) -> list[Any]:
-        results = []
-        async with (
-            aiohttp.ClientSession() as session,
-            session.ws_connect(f"{self.url}/api/websocket") as socket,
-        ):
-            await socket.receive_json(timeout=10)
-            await socket.send_json({"type": "auth", "access_token": self.access})
-            await socket.receive_json(timeout=10)
-            for number, command in enumerate(commands, 1):
-                await socket.send_json({"id": number, **command})
-                answer = await socket.receive_json(timeout=10)
-                if not answer["success"]:
-                    raise HomeFailed(f"Home Assistant refused {command['type']}: {answer['error']['message']}")
-                results.append(answer["result"])
-        return results
+    def activity(
+        self, since: str, *, entity_ids: list[str] | None = None, device_ids: list[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the lines of Activity from ``since`` (ISO 8601) to now; by then they are in the database, too."""
+        chosen = {"entity_ids": entity_ids, "device_ids": device_ids}
+        request = {"type": "logbook/event_stream", "start_time": since} | {k: v for k, v in chosen.items() if v}
+        lines: list[dict[str, Any]] = []
+        with self.websocket(request) as socket:
+            while (part := socket.told(30)) is not None:
+                lines += part["events"]
+                if not part.get("partial"):
+                    return lines
+        raise HomeFailed("Home Assistant does not show its Activity.")
+
+    @contextlib.contextmanager
+    def websocket(self, *subscriptions: Mapping[str, Any]) -> Iterator[WebSocket]:
+        """Use its WebSocket API for as long as the `with` lasts, and hear what is told to ``subscriptions``."""
+        try:
+            with WebSocket(self.url, self.access) as socket:
+                for subscription in subscriptions:
+                    socket.command(subscription)
+                yield socket
+        except CommandRefused as err:
+            raise HomeFailed(f"Home Assistant refused: {err}") from err
 
     def _ask(self, method: str, path: str, body: bytes | None, content_type: str = "application/json") -> Any:
         headers = {"Content-Type": content_type}
@@ -295,25 +308,19 @@ class Home:
 
     # ---- who speaks ----
 
-    def onboard(self, name: str, username: str, password: str) -> None:
-        """Make the first user, the owner, and sign in."""
+    def onboard(self, name: str, username: str, password: str) -> str:
+        """Make the first user, the owner, and sign in. Return a refresh token, which outlives restarts."""
         client = {"client_id": f"{self.url}/"}
         user = {"name": name, "username": username, "password": password, "language": "en"}
         code = self.post("/api/onboarding/users", user | client)["auth_code"]
-        self._token({"grant_type": "authorization_code", "code": code} | client)
+        refresh = self._token({"grant_type": "authorization_code", "code": code} | client)
+        assert refresh is not None
         self.post("/api/onboarding/analytics", {})
         self.post("/api/onboarding/integration", client | {"redirect_uri": f"{self.url}/"})
-
-    def add_user(self, name: str, username: str, password: str) -> None:
-        """Make a user without administrator rights. Needs a signed-in administrator."""
-        (made,) = self.commands(
-            {"type": "config/auth/create", "name": name, "group_ids": ["system-users"], "local_only": True}
-        )
-        credentials = {"user_id": made["user"]["id"], "username": username, "password": password}
-        self.commands({"type": "config/auth_provider/homeassistant/create", **credentials})
+        return refresh
 
     def log_in(self, username: str, password: str) -> str:
-        """Sign in as somebody else. Return a refresh token, which outlives restarts."""
+        """Sign in. Return a refresh token, which outlives restarts."""
         client = {"client_id": f"{self.url}/"}
         begin = {"handler": ["homeassistant", None], "redirect_uri": f"{self.url}/", **client}
         form = self.post("/auth/login_flow", begin)
@@ -361,6 +368,33 @@ class Home:
         if shown[-1]["type"] != "create_entry":
             raise HomeFailed(f"Expected {handler} to be done, got: {shown[-1]}")
         return shown
+
+    def reconfigure(
+        self, entry: str, kind: str, subentry: str, changes: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
+        """Go through the forms of something that was set up, and submit each as it is shown but for ``changes``.
+
+        ``changes`` is by form and field, None empties a field. Returns what the forms showed.
+        """
+        path = "/api/config/config_entries/subentries/flow"
+        form = self.post(path, {"handler": [entry, kind], "subentry_id": subentry})
+        shown: dict[str, dict[str, Any]] = {}
+        while form["type"] == "form":
+            step = form["step_id"]
+            if form.get("errors"):
+                raise HomeFailed(f"The form {step!r} of {kind} was not taken: {form['errors']}")
+            shown[step] = {field["name"]: _shown(field) for field in form["data_schema"]}
+            answers = shown[step] | dict(changes.get(step, {}))
+            filled_in = {name: value for name, value in answers.items() if value is not None}
+            form = self.post(f"{path}/{form['flow_id']}", filled_in)
+        if form.get("reason") != "reconfigure_successful" or changes.keys() - shown.keys():
+            raise HomeFailed(f"Expected {kind} to be changed, got: {form}")
+        return shown
+
+
+def _shown(field: Mapping[str, Any]) -> Any:
+    """Return what a field of a form shows before anybody types; None if it is empty."""
+    return field.get("description", {}).get("suggested_value", field.get("default"))
 
 
 # Straight to our own address, whatever proxy the environment names.

@@ -17,6 +17,7 @@ import ctypes
 import json
 import logging
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -32,7 +33,7 @@ from tests.simulated import Moment, SimulatedStrike, Site, pulses_in
 from vestibule_core import journal
 from vestibule_core.errors import VestibuleError
 from vestibule_core.journal import Journal
-from vestibule_core.model import Actor
+from vestibule_core.model import Actor, Decision, DoorMode, EventName, Sense, Sensor
 from vestibule_core.strike import Pulse
 
 ROOT = Path(__file__).parent.parent.parent
@@ -125,6 +126,9 @@ class _Watched:
         if sql.startswith("INSERT INTO spent"):
             self._group = "spend"
             self._passing("spend: inserted")
+        elif not self._group and sql in _NOTES:
+            self._group = "note"
+            self._passing("note: written")
         elif sql.startswith("UPDATE spent"):
             self._group = "outcome"
         elif sql == "COMMIT" and self._group:
@@ -135,6 +139,9 @@ class _Watched:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._db, name)
+
+
+_NOTES = ("INSERT OR REPLACE INTO meta VALUES(?, ?)", "DELETE FROM meta WHERE key = ?")
 
 
 class _MortalStrike(SimulatedStrike):
@@ -150,6 +157,10 @@ class _MortalStrike(SimulatedStrike):
         await super().release(pulse)
         self._passing("confirmed")
 
+    async def hold(self, origin: object) -> None:
+        await super().hold(origin)
+        self._passing("held")
+
     async def secure(self) -> None:
         await super().secure()
         self._passing("secured")
@@ -157,7 +168,7 @@ class _MortalStrike(SimulatedStrike):
 
 def _site(folder: str, passing: Callable[[str], None] = lambda _: None, *, device_timed: bool = True) -> Site:
     place = Path(folder)
-    site = Site(place / "journal.db", device_timed=device_timed)
+    site = Site(place / "journal.db", device_timed=device_timed, setup={"sensors": frozenset({Sensor.TAMPER})})
     strike = _MortalStrike(passing, device_timed=device_timed, log=place / "pulses")
     site.strikes = {site.door.id: strike}
     return site
@@ -165,7 +176,7 @@ def _site(folder: str, passing: Callable[[str], None] = lambda _: None, *, devic
 
 async def _quiet(site: Site) -> None:
     """Wait until the outcome is on the disk and the writer has nothing left to do, a copy of the log included."""
-    while site.controller._background or getattr(site.journal, "busy", False):  # noqa: ASYNC110 - a thread's flag
+    while site.controller._telling._background or getattr(site.journal, "busy", False):  # noqa: ASYNC110 - a thread's flag
         await asyncio.sleep(0.001)
 
 
@@ -271,6 +282,78 @@ async def replay(say: Say, folder: str, tokens: list[str], device_timed: bool = 
         say(secured=site.strike.times_secured)
     say(events=[event.outcome for event in site.events])
     say(spent=site.spent())
+
+
+def _orders(site: Site) -> dict[str, Callable[[], Awaitable[Any]]]:
+    """Return what can be asked for by hand, or happens to a door, by a word for it."""
+    controller, door = site.controller, site.door.id
+
+    async def tamper() -> None:
+        site.sense(Sensor.TAMPER)
+        await site.told(EventName.DOOR_TAMPERED)
+
+    async def clear_tamper() -> Decision:
+        site.sense(Sensor.TAMPER, Sense.INACTIVE)
+        return await controller.clear_tamper(door, ADMINISTRATOR)
+
+    return {
+        "lockdown": lambda: controller.set_lockdown(True, ADMINISTRATOR),
+        "lift": lambda: controller.set_lockdown(False, ADMINISTRATOR),
+        "block": lambda: controller.set_mode(door, DoorMode.BLOCKED, ADMINISTRATOR),
+        "normal": lambda: controller.set_mode(door, DoorMode.NORMAL, ADMINISTRATOR),
+        "unlock": lambda: controller.set_mode(door, DoorMode.UNLOCKED, ADMINISTRATOR),
+        "no deliveries": lambda: controller.set_deliveries(door, False, ADMINISTRATOR),
+        "deliveries": lambda: controller.set_deliveries(door, True, ADMINISTRATOR),
+        "tamper": tamper,
+        "clear tamper": clear_tamper,
+    }
+
+
+@_job
+async def order(say: Say, folder: str, first: list[str], what: str, kill_at: str | None = None) -> None:
+    """Do what comes first, then ``what``, and die at the named point of that."""
+    begun: list[bool] = []
+
+    def passing(point: str) -> None:
+        if begun and point == kill_at:
+            _die()
+
+    site = _site(folder, passing, device_timed=False)
+    async with _at_work(site, passing):
+        for each in first:
+            await _orders(site)[each]()
+        begun.append(True)
+        passing("asked")
+        await _orders(site)[what]()
+        say(confirmed=True)
+        passing("confirmed")
+
+
+@_job
+async def orders_for_ever(say: Say, folder: str, seed: int) -> None:
+    """Shut and open again and again, in any order, until killed."""
+    chance = random.Random(seed)
+    site = _site(folder, device_timed=False)
+    async with site:
+        say(go=True)
+        for _ in range(10_000):
+            what = chance.choice(["lockdown", "lift", "block", "normal", "unlock", "no deliveries", "deliveries"])
+            say(asked=what)
+            decision = await _orders(site)[what]()
+            say(answered=decision.code)
+
+
+@_job
+async def look(say: Say, folder: str) -> None:
+    """Start after a crash, and say how the door begins and whom it lets in."""
+    site = _site(folder, device_timed=False)
+    async with site:
+        say(mode=site.state.mode, locked_down=site.controller.locked_down)
+        say(deliveries=site.state.accepts_deliveries, tampered=site.state.tampered)
+        await asyncio.sleep(0.01)
+        say(secured=site.strike.times_secured, holds=site.strike.holds, pulses=site.pulses)
+        say(token=(await site.present(site.token())).code)
+        say(by_hand=(await site.controller.open_by_hand(site.door.id, ADMINISTRATOR)).code)
 
 
 @_job

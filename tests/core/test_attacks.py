@@ -8,12 +8,17 @@ of a token that failed before its signature was found good has reached the disk 
 import asyncio
 import base64
 import contextlib
+import gc
 import hmac
+import itertools
 import json
 import sqlite3
 import sys
 import threading
+import tracemalloc
 from dataclasses import replace
+from datetime import UTC, datetime, time
+from zoneinfo import ZoneInfo
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -23,6 +28,7 @@ from tests.simulated import (
     ISSUED_AT,
     Carrier,
     Moment,
+    SimulatedStrike,
     Site,
     compact,
     forge,
@@ -31,10 +37,13 @@ from tests.simulated import (
     signing_key,
     some_doors,
 )
-from vestibule_core import b64url, keys, policy, token
+from vestibule_core import b64url, intake, keys, policy, token
 from vestibule_core.errors import KeySetInvalid, Refused
+from vestibule_core.hours import Day, Hours
 from vestibule_core.keys import Alg, KeyStatus, import_jwk_set
-from vestibule_core.model import Code, EventName, Principal
+from vestibule_core.model import Actor, Code, DoorMode, EventName, Limit, Principal, Sense, Sensor
+
+ANN = Actor(user_id="ann-1", name="Ann", is_admin=True)
 
 ED_ORDER = 2**252 + 27742317777372353535851937790883648493
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -517,6 +526,154 @@ async def test_row_26_challenge_reused_made_up_of_another_door_or_issuer(tmp_pat
         attack._signed.append(Code.ALREADY_SPENT)
 
 
+# ---- floods ----
+
+MEANS_OF_REFUSAL = [Code.MALFORMED, Code.BAD_HEADER, Code.UNKNOWN_KEY, Code.BAD_SIGNATURE]
+
+
+def bad_tokens(site):
+    """Yield bad tokens without end, a quarter of them about a live challenge: no two alike, none signed well."""
+    good = site.token()
+    header, payload, signature = good.split(".")
+    stranger = signing_key(Alg.EDDSA, "a stranger")
+    unknown = b64url.encode(compact(site.carrier.header(kid=stranger.kid)))
+    for number in itertools.count():
+        salt = number.to_bytes(4)
+        yield f"{header}.{payload}.{'A' * 80}{number:x}="
+        yield f"{b64url.encode(compact({'alg': str(number)}))}.{payload}.{signature}"
+        yield f"{unknown}.{b64url.encode(salt)}.{signature}"
+        yield f"{header}.{payload}.{b64url.encode(salt * 16)}"
+
+
+@pytest.mark.parametrize("tokens", [10_000, pytest.param(10**6, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+async def test_row_27_a_flood_of_bad_tokens_then_the_good_one(tmp_path, tokens):
+    """10^6 bad tokens from one source, some quoting a live challenge, then the good one: journal grows < 1 leaf/min,
+    memory flat, the good one opens.
+    """
+    async with Site(tmp_path / "journal.db") as site:
+        good, bad = site.token(), bad_tokens(site)
+        flood = intake.Intake()
+
+        async def present(texts):
+            for text in texts:
+                assert not (await site.controller.present(text, site.carrier.principal)).granted
+
+        await present(itertools.islice(bad, 1000))
+        gc.collect()
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        await present(itertools.islice(bad, tokens - 1000))
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert after - before < 64 * 1024, "memory is flat"
+        assert [site.controller.counters[code] for code in MEANS_OF_REFUSAL] == [tokens // 4] * 4
+        assert site.events == []
+        assert site.journal.sequence == 0
+        # A host asks the intake first. The source of the flood has to wait; another has not.
+        for text in itertools.islice(bad, 100):
+            if flood.admit(site.carrier.issuer, "the flood", site.clock().boot) is None:
+                flood.charge("the flood", await site.present(text), site.clock().boot)
+        assert flood.admit(site.carrier.issuer, "the flood", site.clock().boot) is Code.RATE_LIMITED
+        assert flood.admit(site.carrier.issuer, "the carrier", site.clock().boot) is None
+        assert (await site.present(good)).granted
+    assert [leaf.says["kind"] for leaf in site.leaves()] == ["access_granted", "door_released"]
+
+
+async def test_row_28_a_flood_of_challenge_requests(tmp_path):
+    """10 000 challenge requests by one principal: other issuers still get one that opens; nothing stored."""
+    a, b = Carrier("A Parcels"), Carrier("B Parcels")
+    async with Site(tmp_path / "journal.db", carriers=[a, b]) as site:
+        early = site.challenge(carrier=b)
+        seen = {site.challenge(carrier=a) for _ in range(1000)}
+        gc.collect()
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(9000):
+            site.challenge(carrier=a)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert after - before < 16 * 1024, "nothing is stored"
+        assert len(seen) == 1000
+        assert site.journal.sequence == 0
+        assert (await site.present(b.token(early), b)).granted, "also one of before the flood"
+        assert (await site.present(b.token(site.challenge(carrier=b)), b)).granted
+        assert (await site.present(a.token(site.challenge(carrier=a)), a)).granted
+        await site.controller.recorded()
+
+
+async def test_row_29_challenge_for_an_issuer_or_a_door_that_was_not_granted(tmp_path):
+    """Challenge requested for an issuer not the caller's: no challenge, and none that opens with another's token."""
+    doors = some_doors(2)
+    a, b, stranger = Carrier("A Parcels", doors[:1]), Carrier("B Parcels", doors[1:]), Carrier("A stranger", doors)
+    async with Site(tmp_path / "journal.db", doors=2, carriers=[a, b]) as site:
+        for door, who, code in [
+            (doors[1], a, Code.POLICY_CARRIER_DOOR),
+            (doors[0], b, Code.POLICY_CARRIER_DOOR),
+            (doors[0], stranger, Code.WRONG_ISSUER),
+            (some_doors(1, "another building")[0], a, Code.WRONG_DOOR),
+        ]:
+            with pytest.raises(Refused) as refused:
+                site.challenge(door, who)
+            assert refused.value.code is code
+        # One that A was given does not serve B, at A's door or at its own.
+        for_a = site.challenge(doors[0], a)
+        assert (await site.present(b.token(for_a, aud=doors[1].id), b)).code is Code.NONCE_UNKNOWN
+        assert (await site.present(b.token(for_a, aud=doors[0].id), b)).code is Code.NONCE_UNKNOWN
+        assert site.pulses == 0
+
+
+# ---- clocks ----
+
+ALL_DAY = (Hours(frozenset(Day), time(0), time(0)),)
+
+
+@pytest.mark.parametrize("by", [-86400, 10 * 365 * 86400], ids=["back a day", "ahead ten years"])
+async def test_row_30_system_clock_set_back_a_day_or_ahead_ten_years(tmp_path, by):
+    """Doors with hours refuse CLOCK_UNTRUSTED; doors without hours work; no replay works."""
+    async with Site(tmp_path / "journal.db", doors=2) as site:
+        with_hours, without = site.doors
+        site.doors = (replace(with_hours, hours=ALL_DAY), without)
+        site.controller.apply(site.building, site.strikes)
+
+        def fresh(door):
+            return site.carrier.token(site.challenge(door), aud=door.id)
+
+        spent, kept = fresh(with_hours), fresh(with_hours)
+        assert (await site.present(spent)).granted
+        site.clock.set_wall(by=by)
+        assert (await site.present(spent)).code is Code.ALREADY_SPENT
+        assert (await site.present(kept)).code is Code.NONCE_UNKNOWN, "the step voids what was promised before"
+        assert (await site.present(fresh(with_hours))).code is Code.CLOCK_UNTRUSTED
+        other = fresh(without)
+        assert (await site.present(other)).granted
+        assert (await site.present(other)).code is Code.ALREADY_SPENT
+    async with site.reopen() as again:  # and a restart makes no clock right
+        text = again.carrier.token(again.challenge(again.doors[0]), aud=with_hours.id)
+        assert (await again.present(text)).code is Code.CLOCK_UNTRUSTED
+        for old in (spent, other):
+            assert (await again.present(old)).code in {Code.ALREADY_SPENT, Code.NONCE_UNKNOWN}
+        assert again.pulses == 2
+        if by > 0:  # somebody puts it right: it is earlier than the journal now, until an administrator confirms it
+            again.clock.set_wall(by=-by)
+            text = again.carrier.token(again.challenge(again.doors[0]), aud=with_hours.id)
+            assert (await again.present(text)).code is Code.CLOCK_UNTRUSTED
+            assert (await again.controller.confirm_clock(ANN)).granted
+            text = again.carrier.token(again.challenge(again.doors[0]), aud=with_hours.id)
+            assert (await again.present(text)).granted
+
+
+async def test_row_30_a_clock_that_steps_while_a_token_waits(tmp_path):
+    """Between the judgement and the spend: nothing moves, and nothing is burned."""
+    async with Site(tmp_path / "journal.db", setup={"hours": ALL_DAY}) as site:
+        text = site.token()
+        site.strike.at(Moment.REACHED, lambda: site.clock.set_wall(by=-86400))
+        assert (await site.present(text)).code is Code.CLOCK_UNTRUSTED
+        assert site.pulses == 0
+    assert site.spent() == []
+
+
 # ---- crashes and bad disks ----
 
 POINTS = [
@@ -635,6 +792,280 @@ async def test_row_34_locked_at_the_moment_of_the_spend(tmp_path):
         assert refusals(attack.site.events) == [Code.STORE_FAILED] * 2
         assert {event.sequence for event in attack.site.events} == {None}, "told, though nothing could be written"
         attack.site.events.clear()
+
+
+async def test_row_35_token_for_a_door_of_another_controller(tmp_path):
+    """Token for a gateway door presented to Home Assistant: NOT_SPENDER inside the wrong controller."""
+    here, there = some_doors(2)
+    carrier = Carrier("Parcels", [here, there])
+    async with Site(tmp_path / "journal.db", carriers=[carrier], elsewhere=[there]) as site:
+        nonce = site.challenge()
+        decision = await site.present(carrier.token(nonce, aud=there.id))
+        assert (decision.code, decision.code.told) == (Code.NOT_SPENDER, "NOT_SPENDER")
+        with pytest.raises(Refused) as refused:
+            site.challenge(there)
+        assert refused.value.code is Code.WRONG_DOOR
+        (event,) = await site.told(EventName.ACCESS_DENIED)
+        assert event.door == there.id
+        assert (await site.present(carrier.token(nonce))).granted, "nothing was burned"
+        # The door becomes this controller's: from then on it is its spender, and not before.
+        site.elsewhere, site.doors = (), (here, there)
+        site.strikes[there.id] = SimulatedStrike()
+        site.controller.apply(site.building, site.strikes)
+        assert (await site.present(carrier.token(site.challenge(there), aud=there.id))).granted
+        assert [len(strike.pulses) for strike in site.strikes.values()] == [1, 1]
+
+
+# ---- what changes between the steps ----
+
+
+def revoke(site):
+    admitted = site.carrier.admitted
+    revoked = replace(admitted, keys=tuple(replace(key, status=KeyStatus.REVOKED) for key in admitted.keys))
+    site.controller.apply(policy.Building.of(site.doors, [revoked]), site.strikes)
+
+
+def narrow(site):
+    limits = policy.EvidenceLimits(distance=0)
+    site.controller.apply(policy.Building.of(site.doors, [replace(site.carrier.admitted, limits=limits)]), site.strikes)
+
+
+def sense_tamper(site):
+    site.sense(Sensor.TAMPER)
+
+
+def ask(order):
+    """Let somebody ask for it, and wait for no answer."""
+    return lambda site: site.orders.append(asyncio.ensure_future(order(site)))
+
+
+async def wait_for(site, change):
+    """Make the change, and wait until the door has heard of it if it has to."""
+    change(site)
+    if site.orders or change is sense_tamper:
+        await site.until(
+            lambda state: state.mode is not DoorMode.NORMAL or not state.accepts_deliveries or state.tampered
+        )
+
+
+CHANGES = [
+    (ask(lambda site: site.controller.set_lockdown(True, ANN)), Code.LOCKDOWN, "lockdown"),
+    (revoke, Code.KEY_REVOKED, "revocation"),
+    (lambda site: site.clock.advance(61), Code.LATE, "challenge expiry, and everybody has gone"),
+    (lambda site: site.clock.advance(4.5), Code.NONCE_EXPIRED, "challenge expiry, by a moment"),
+    (ask(lambda site: site.controller.set_mode(site.door.id, DoorMode.BLOCKED, ANN)), Code.DOOR_BLOCKED, "block"),
+    (ask(lambda site: site.controller.set_deliveries(site.door.id, False, ANN)), Code.DELIVERIES_OFF, "no deliveries"),
+    (sense_tamper, Code.TAMPERED, "tampering"),
+    (narrow, Code.POLICY_EVIDENCE, "a changed policy"),
+]
+
+
+@pytest.fixture
+async def aged(tmp_path):
+    """A building, and a token whose challenge has been out for 57 seconds."""
+    async with Site(tmp_path / "journal.db", setup={"sensors": frozenset({Sensor.TAMPER})}) as site:
+        site.orders = []
+        text = site.token()
+        site.clock.advance(57)
+        yield site, text
+        await asyncio.gather(*site.orders)
+
+
+@pytest.mark.parametrize("change, code, what", CHANGES, ids=[row[-1] for row in CHANGES])
+async def test_row_37_between_steps_10_and_11(aged, change, code, what):
+    """Lockdown, revocation or challenge expiry between steps 10 and 11: no pulse, and nothing is burned."""
+    site, text = aged
+    site.strike.at(Moment.REACHED, lambda: wait_for(site, change))
+    assert (await site.present(text)).code is code
+    await site.told(EventName.ACCESS_DENIED)
+    assert site.pulses == 0
+    await site.__aexit__()
+    assert site.spent() == []
+
+
+@pytest.mark.parametrize("change, code, what", CHANGES, ids=[row[-1] for row in CHANGES])
+async def test_row_37_in_the_writer_just_before_the_row_is_written(aged, change, code, what):
+    """Step 11 looks again inside of the transaction; what is asked for then is in time."""
+    site, text = aged
+    commit = site.journal._commit
+
+    def changing(group):
+        if site.journal.sequence == 0:  # the spend: in the writer's thread, before it begins
+            asyncio.run_coroutine_threadsafe(wait_for(site, change), loop).result(5)
+        commit(group)
+
+    loop, site.journal._commit = asyncio.get_running_loop(), changing
+    assert (await site.present(text)).code is code
+    site.journal._commit = commit
+    assert site.pulses == 0
+    await site.__aexit__()
+    assert site.spent() == []
+
+
+@pytest.mark.parametrize("change, code, what", CHANGES, ids=[row[-1] for row in CHANGES])
+async def test_row_37_after_the_commit(aged, change, code, what):
+    """Lockdown, revocation or challenge expiry after COMMIT: no pulse; the token is burned."""
+    site, text = aged
+    deliver, held = site.journal._deliver, asyncio.Queue()
+    site.journal._deliver = held.put_nowait
+    waiting = asyncio.create_task(site.present(text))
+    results = await held.get()
+    change(site)
+    site.journal._deliver = deliver
+    deliver(results)
+    assert (await waiting).code is code
+    (failed,) = await site.told(EventName.RELEASE_FAILED)
+    assert failed.code is code
+    assert site.pulses == 0
+    assert (await site.present(text)).code is Code.ALREADY_SPENT
+    await site.__aexit__()
+    assert [state for _, state in site.spent()] == ["FAILED"]
+
+
+# ---- what the building does not allow ----
+
+
+async def test_row_39_outside_hours(tmp_path):
+    """Outside hours: POLICY_HOURS, for the door's and for the carrier's; in time it opens."""
+    at = datetime.fromtimestamp(ISSUED_AT, UTC)
+    only_before = (Hours(frozenset(Day), time(0), at.time().replace(second=0)),)
+    from_now = (Hours(frozenset(Day), at.time().replace(second=0), time(0)),)
+    for name, of_the_door, of_the_carrier, granted in [
+        ("door", only_before, (), False),
+        ("carrier", (), only_before, False),
+        ("both", from_now, from_now, True),
+    ]:
+        (tmp_path / name).mkdir()
+        carrier = Carrier("Parcels", hours=of_the_carrier)
+        setup = {"hours": of_the_door}
+        async with Attack(tmp_path / name, carriers=[carrier], setup=setup) as attack:
+            text = attack.site.token()
+            await (attack.opens(text) if granted else attack.signed(text, Code.POLICY_HOURS))
+
+
+@pytest.mark.parametrize("zone, granted", [("UTC", True), ("Pacific/Kiritimati", False)])
+async def test_row_39_hours_in_the_buildings_own_zone(tmp_path, zone, granted):
+    """14:13 in UTC is Monday; on Kiritimati it is Tuesday already."""
+    monday = {"hours": (Hours(frozenset({Day.MONDAY}), time(0), time(0)),)}
+    async with Attack(tmp_path, zone=ZoneInfo(zone), setup=monday) as attack:
+        text = attack.site.token()
+        await (attack.opens(text) if granted else attack.signed(text, Code.POLICY_HOURS))
+
+
+async def test_row_39_over_the_rate_with_64_parallel_tokens(tmp_path):
+    """Over the rate (64 parallel tokens at 1 per hour): POLICY_RATE; one pulse."""
+    async with Attack(tmp_path, carriers=[Carrier("Parcels", rate=1)]) as attack:
+        site = attack.site
+        texts = [site.token() for _ in range(64)]
+        codes = [decision.code for decision in await asyncio.gather(*(site.present(text) for text in texts))]
+        assert sorted(codes) == [Code.GRANTED] + [Code.POLICY_RATE] * 63
+        attack.pulses = 1
+        await site.controller.recorded()
+        recorded = refusals(site.events)
+        assert set(recorded) == {Code.POLICY_RATE}
+        assert len(recorded) + site.controller.counters[Code.POLICY_RATE] == 63
+        attack._signed = recorded
+    assert len(site.spent()) == 1, "who was refused is not burned"
+    async with site.reopen() as again:  # a restart forgets nothing within the hour
+        assert (await again.present(again.token())).code is Code.POLICY_RATE
+        again.clock.advance(3600)
+        assert (await again.present(again.token())).granted
+
+
+async def test_row_39_the_rate_on_a_machine_whose_clock_starts_in_1970(tmp_path):
+    """No battery, no network yet: what was accepted just before the restart still counts."""
+    async with Site(tmp_path / "journal.db", carriers=[Carrier("Parcels", rate=1)]) as site:
+        assert (await site.present(site.token())).granted
+    site.clock.set_wall(by=-site.clock().wall)
+    async with site.reopen() as again:
+        assert (await again.present(again.token())).code is Code.POLICY_RATE
+        again.clock.advance(3600)
+        assert (await again.present(again.token())).granted
+
+
+async def test_row_39_the_rate_in_one_commit(tmp_path):
+    """Two tokens for two doors in one commit count apart; two for one door count each other."""
+    doors = some_doors(2)
+    async with Site(tmp_path / "journal.db", doors=2, carriers=[Carrier("Parcels", doors, rate=1)]) as site:
+        texts = [site.carrier.token(site.challenge(door), aud=door.id) for door in doors for _ in range(3)]
+        codes = [decision.code for decision in await asyncio.gather(*(site.present(text) for text in texts))]
+        assert codes.count(Code.GRANTED) == 2
+        assert [len(strike.pulses) for strike in site.strikes.values()] == [1, 1]
+
+
+async def test_row_39_lockdown_blocked_deliveries_off_tamper(tmp_path):
+    """Lockdown, blocked, deliveries off, tamper: each refuses for itself, and one after the other is lifted."""
+    setup = {"sensors": frozenset({Sensor.TAMPER})}
+    async with Attack(tmp_path, setup=setup) as attack:
+        site, controller, door = attack.site, attack.site.controller, attack.site.door.id
+        site.sense(Sensor.TAMPER)
+        site.sense(Sensor.TAMPER, Sense.INACTIVE)
+        await site.told(EventName.DOOR_TAMPERED)
+        await controller.set_deliveries(door, False, ANN)
+        await controller.set_mode(door, DoorMode.BLOCKED, ANN)
+        await controller.set_lockdown(True, ANN)
+        for code, lift in [
+            (Code.LOCKDOWN, lambda: controller.set_lockdown(False, ANN)),
+            (Code.DOOR_BLOCKED, lambda: controller.set_mode(door, DoorMode.NORMAL, ANN)),
+            (Code.DELIVERIES_OFF, lambda: controller.set_deliveries(door, True, ANN)),
+            (Code.TAMPERED, lambda: controller.clear_tamper(door, ANN)),
+        ]:
+            await attack.signed(site.token(), code)
+            assert (await lift()).granted
+        await attack.opens(site.token())
+
+
+EXCEEDED = [
+    ({"drv": "badge"}, Limit.METHOD),
+    ({"gps": {"d": 76, "acc": 8, "age": 3}}, Limit.DISTANCE),
+    ({"gps": {"d": 12, "acc": 51, "age": 3}}, Limit.ACCURACY),
+    ({"gps": {"d": 12, "acc": 8, "age": 31}}, Limit.POSITION_AGE),
+    ({"req": ISSUED_AT - 121}, Limit.REQUEST_AGE),
+    ({"req": ISSUED_AT + 1}, Limit.REQUEST_AGE),
+]
+
+
+@pytest.mark.parametrize("chk, limit", EXCEEDED, ids=str)
+async def test_row_39_each_confirmation_exceeded_by_one(attack, chk, limit):
+    """Each `chk` limit exceeded by one: POLICY_EVIDENCE."""
+    text = attack.site.token(chk=chk)
+    assert (await attack.site.present(text)).limit is limit
+    await attack.signed(text, Code.POLICY_EVIDENCE)
+    attack._signed.append(Code.POLICY_EVIDENCE)
+
+
+async def test_row_39_each_confirmation_at_its_limit_opens(tmp_path):
+    """Without this the row before would show less."""
+    async with Attack(tmp_path) as attack:
+        at_the_limit = {"gps": {"d": 75, "acc": 50, "age": 30}, "req": ISSUED_AT - 120}
+        await attack.opens(attack.site.token(chk=at_the_limit))
+        await attack.opens(attack.site.token(chk={"drv": "device_key"}))
+
+
+@pytest.mark.parametrize("device_timed", [True, False], ids=["device-timed", "controller-timed"])
+async def test_row_40_a_commit_that_stalls_for_30_seconds(tmp_path, device_timed):
+    """COMMIT that stalls for 30 s: LATE, no pulse, token burned."""
+    async with Attack(tmp_path, device_timed=device_timed) as attack:
+        site, writer = attack.site, attack.site.journal._writer
+
+        class Stalling:
+            def execute(self, sql, *parameters):
+                if sql == "COMMIT":
+                    site.clock.advance(30)
+                return database.execute(sql, *parameters)
+
+            def __getattr__(self, name):
+                return getattr(database, name)
+
+        database, writer.db = writer.db, Stalling()
+        text = site.token()
+        assert (await site.present(text)).code is Code.LATE
+        writer.db = database
+        (failed,) = await site.told(EventName.RELEASE_FAILED)
+        assert failed.code is Code.LATE
+        await attack.unsigned(text, Code.ALREADY_SPENT)
+        await attack.opens(site.token())
+    assert [state for _, state in site.spent()] == ["FAILED", "GRANTED"]
 
 
 # ---- revoked, other types, text ----

@@ -10,8 +10,7 @@ from dataclasses import replace
 import pytest
 
 from tests.simulated import Carrier, Clock, Moment, SimulatedStrike, Site, refusals, some_doors
-from vestibule_core import controller as controller_module
-from vestibule_core import door_task, policy
+from vestibule_core import door_task, history, policy
 from vestibule_core.door import Lock
 from vestibule_core.errors import Refused
 from vestibule_core.model import Actor, Code, EventName, Limit, Means, issuer
@@ -100,14 +99,15 @@ async def test_a_caller_that_goes_away_does_not_stop_the_unlock(site):
 
 async def test_a_dead_strike_delays_its_own_door_and_no_other(site):
     one, other = site.doors
-    site.strikes[one.id].hang()
+    go_on = asyncio.Event()
+    site.strikes[one.id].at(Moment.MOVED, go_on.wait)
     waiting = asyncio.create_task(site.present(site.token()))
     await site.strikes[one.id].until(lambda strike: strike.commands == 1)
     text = site.carrier.token(site.challenge(other), aud=other.id)
     assert (await site.present(text)).granted
     assert not waiting.done()
-    waiting.cancel()
-    site.strikes[one.id].obey()
+    go_on.set()
+    assert (await waiting).granted
 
 
 # ---- how a strike can fail ----
@@ -376,6 +376,15 @@ async def test_without_a_journal_only_an_administrator_opens_and_unrecorded(tmp_
 # ---- what hosts ask ----
 
 
+async def test_a_token_that_is_presented_at_another_door_than_its_own_opens_neither(site):
+    one, other = site.doors
+    text = site.token()
+    refused = await site.controller.present(text, site.carrier.principal, at=other.id)
+    assert (refused.code, refused.door) == (Code.WRONG_DOOR, one.id)
+    assert site.pulses == 0
+    assert (await site.controller.present(text, site.carrier.principal, at=one.id)).granted
+
+
 async def test_challenges_are_for_doors_of_ours_and_carriers_that_were_granted_them(tmp_path):
     doors = some_doors(2)
     async with Site(tmp_path / "journal.db", doors=2, carriers=[Carrier("Parcels", doors[:1])]) as site:
@@ -447,13 +456,13 @@ async def test_too_many_at_one_door_are_sent_away(site, monkeypatch):
 
 
 async def test_memories_are_bounded_and_the_journal_remembers_the_rest(tmp_path, monkeypatch):
-    monkeypatch.setattr(controller_module, "RECENT", 2)
-    monkeypatch.setattr(controller_module, "RECENT_TEXTS", 2)
+    monkeypatch.setattr(history, "RECENT", 2)
+    monkeypatch.setattr(history, "RECENT_TEXTS", 2)
     async with Site(tmp_path / "journal.db") as site:
         texts = [site.token() for _ in range(5)]
         for text in texts:
             assert (await site.present(text)).granted
-        assert len(site.controller._spent_keys) == len(site.controller._spent_texts) == 2
+        assert len(site.controller._history.spent) == len(site.controller._history.texts) == 2
         for text in texts:
             assert (await site.present(text)).code is Code.ALREADY_SPENT
         assert site.pulses == 5
@@ -512,16 +521,21 @@ async def test_a_token_that_comes_while_the_program_ends_is_refused(tmp_path):
 
 async def test_those_who_wait_while_the_program_ends_get_an_answer(tmp_path):
     async with Site(tmp_path / "journal.db") as site:
-        go_on = asyncio.Event()
-        site.strike.at(Moment.TOLD, go_on.wait)
+        told, go_on = asyncio.Event(), asyncio.Event()
+
+        async def hold():
+            told.set()
+            await go_on.wait()
+
+        site.strike.at(Moment.TOLD, hold)
         waiting = [asyncio.create_task(site.present(site.token())) for _ in range(3)]
-        await site.strike.until(lambda strike: strike.times_reached == 1)
+        await told.wait()
         stopping = asyncio.create_task(site.controller.stop())
         await asyncio.sleep(0)
         go_on.set()
         await stopping
-        assert {task.result().code for task in waiting} <= {Code.GRANTED, Code.STOPPING}
-    assert len(refusals(site.events)) + site.pulses == 3
+        assert [task.result().code for task in waiting] == [Code.GRANTED, Code.STOPPING, Code.STOPPING]
+    assert (refusals(site.events), site.pulses) == ([Code.STOPPING] * 2, 1)
 
 
 async def test_nothing_is_released_at_start_and_the_unknown_is_told(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from tests.simulated import read_journal, some_doors
 from vestibule_core import journal as journal_module
 from vestibule_core.errors import JournalDamaged, JournalInUse, JournalTooNew, Refused, StoreFailed
-from vestibule_core.journal import SCHEMA_VERSION, Journal, Spend, SpentState
+from vestibule_core.journal import SCHEMA_VERSION, Accepted, Journal, Spend, SpentState, noted_release
 from vestibule_core.model import AccessEvent, Code, EventName, Means, issuer
 
 DOOR, OTHER_DOOR = (door.id for door in some_doors(2))
@@ -53,9 +53,9 @@ async def opened(path):
     await asyncio.to_thread(journal.close)
 
 
-async def spend(journal, number, *, nonce=None, door=DOOR, again=lambda: None, ends_by_us=False):
+async def spend(journal, number, *, nonce=None, door=DOOR, again=lambda: None, spent=lambda: None, notes=None):
     return await journal.spend(
-        spend_of(number, nonce, door), event(number), PERSON, check_again=again, ends_by_us=ends_by_us
+        spend_of(number, nonce, door), event(number), PERSON, check_again=again, spent=spent, notes=notes or {}
     )
 
 
@@ -177,6 +177,18 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path, content):
     with pytest.raises((JournalDamaged, StoreFailed)):
         Journal.open(path)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("leaf", [b"no JSON", b"{}", b'{"t":"noon"}', b"[]", b'{"t":null}'])
+def test_a_journal_whose_newest_entry_cannot_be_read_is_refused(path, leaf):
+    """What time it was is needed to judge the clock: to guess would be to trust any."""
+    Journal.open(path).close()
+    db = sqlite3.connect(path)
+    db.execute("INSERT INTO leaf VALUES(7, ?)", (leaf,))
+    db.commit()
+    db.close()
+    with pytest.raises(JournalDamaged):
+        Journal.open(path)
 
 
 def test_an_empty_file_becomes_a_journal(path):
@@ -320,27 +332,28 @@ async def test_an_outcome_settles_its_spend(opened, path):
 
 
 async def test_what_was_left_unfinished_is_found_at_the_next_start(opened, path):
-    await spend(opened, 1, ends_by_us=True)
+    await spend(opened, 1, notes=noted_release(DOOR, event(1).spend_id))
     await spend(opened, 2)
     await opened.settle(spend_of(2), SpentState.GRANTED, event(2))
-    await opened.append(event(3), ends_by_us=OTHER_DOOR)
+    await opened.append(event(3), notes=noted_release(OTHER_DOOR, event(3).spend_id))
     await asyncio.to_thread(opened.close)
     again = Journal.open(path)
     try:
         assert again.unsettled() == [spend_of(1)]
-        assert again.recent_spends() == [(ISSUER, "jti-1"), (ISSUER, "jti-2")]
-        assert again.releases_left_open() == {DOOR: event(1).spend_id, OTHER_DOOR: event(3).spend_id}
+        assert again.recent_spends(10) == [Accepted(spend_of(1), event(1).at), Accepted(spend_of(2), event(2).at)]
+        notes = again.notes()
+        assert noted_release(DOOR, event(1).spend_id).items() <= notes.items()
+        assert noted_release(OTHER_DOOR, event(3).spend_id).items() <= notes.items()
     finally:
         again.close()
 
 
-async def test_the_newest_spends_are_remembered(opened, path, monkeypatch):
+async def test_the_newest_spends_are_remembered_oldest_first(opened, path):
     for number in range(5):
         await spend(opened, number)
     await asyncio.to_thread(opened.close)
-    monkeypatch.setattr(journal_module, "RECENT", 2)
     again = Journal.open(path)
-    assert again.recent_spends() == [(ISSUER, "jti-3"), (ISSUER, "jti-4")]
+    assert [accepted.spend for accepted in again.recent_spends(2)] == [spend_of(3), spend_of(4)]
     again.close()
 
 
@@ -351,7 +364,158 @@ def test_nothing_can_be_written_before_the_start(path):
     journal.close()
 
 
+async def test_what_counts_a_spend_runs_where_it_is_written(opened):
+    """So that the next token of the same commit sees it: a rate of one is one, also for 50 at once (attack 39)."""
+    accepted = []
+
+    def check_again():
+        return Code.POLICY_RATE if accepted else None
+
+    outcomes = await asyncio.gather(
+        *(spend(opened, number, again=check_again, spent=lambda: accepted.append(1)) for number in range(50)),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes].count(AccessEvent) == len(accepted) == 1
+    assert {outcome.code for outcome in outcomes} == {Code.GRANTED, Code.POLICY_RATE}
+
+
+async def test_what_is_not_spent_is_not_counted(opened):
+    counted = []
+    await spend(opened, 1)
+    for kind in ({}, {"again": lambda: Code.LATE}):
+        with pytest.raises(Refused):
+            await spend(opened, 1, spent=lambda: counted.append(1), **kind)
+    assert counted == []
+
+
+# ---- notes: what has to be known after a restart ----
+
+
+async def reopened(opened, path):
+    await asyncio.to_thread(opened.close)
+    return await asyncio.to_thread(Journal.open, path)
+
+
+def notes_of(journal):
+    return {name: text for name, text in journal.notes().items() if name != "log"}
+
+
+async def test_a_note_is_committed_with_its_entry_and_taken_away_with_another(opened, path):
+    await opened.append(event(1), None, {"lockdown": "on", "mode:x": "blocked"})
+    await opened.append(event(2), None, {"mode:x": None, "mode:y": "blocked", "never": None})
+    await opened.append(event(3), None, {"mode:y": "other"})
+    again = await reopened(opened, path)
+    assert notes_of(again) == {"lockdown": "on", "mode:y": "other"}
+    again.close()
+
+
+async def test_an_entry_that_is_refused_leaves_no_note(opened, path):
+    await spend(opened, 1, notes={"kept": "yes"})
+    outcomes = await asyncio.gather(
+        spend(opened, 1, notes={"spent twice": "on"}),
+        spend(opened, 2, again=lambda: Code.LATE, notes={"late": "on", "kept": None}),
+        opened.append(event(3), {"name": object()}, {"no json": "on", "kept": None}),
+        return_exceptions=True,
+    )
+    assert all(isinstance(outcome, Exception) for outcome in outcomes)
+    again = await reopened(opened, path)
+    assert notes_of(again) == {"kept": "yes"}
+    again.close()
+
+
+async def test_a_commit_that_fails_leaves_no_note(opened, path):
+    Watched(opened, lambda sql: sqlite3.OperationalError("full") if sql == "COMMIT" else None)
+    with pytest.raises(StoreFailed):
+        await opened.append(event(1), None, {"lockdown": "on"})
+    again = await reopened(opened, path)
+    assert notes_of(again) == {}
+    again.close()
+
+
+async def test_the_end_of_a_release_takes_its_own_note_and_not_that_of_a_later_one(opened, path):
+    one, other = event(1).spend_id, event(2).spend_id
+    await spend(opened, 1, notes=noted_release(DOOR, one))
+    await spend(opened, 2, notes=noted_release(DOOR, other))
+    await spend(opened, 3, notes=noted_release(OTHER_DOOR, one))
+    await opened.release_ended(DOOR, [one])
+    await opened.release_ended(OTHER_DOOR, [one])
+    again = await reopened(opened, path)
+    assert notes_of(again) == noted_release(DOOR, other)
+    again.close()
+
+
+# ---- time: the newest of any entry, for the clock rule of protocol A.2 ----
+
+
+def at(seconds, outcome=EventName.DOOR_OPENED):
+    return AccessEvent(outcome=outcome, door=DOOR, at=float(seconds))
+
+
+@pytest.mark.parametrize(
+    "times, newest, why",
+    [
+        ([], 0, "nothing has happened yet"),
+        ([1000], 1000, "one entry"),
+        ([1000, 2000], 2000, "the clock goes on"),
+        ([2000, 1000], 2000, "a clock that went back makes nothing older"),
+        ([2000, 1000, 1500], 2000, "and goes on from there"),
+        ([2000, 1000, 3000], 3000, "until it is later than ever"),
+        ([3000, 1000, 2000, 500], 3000, "going back twice"),
+        ([1000, 2000, 1000, 2500, 1000], 2500, "and again, after it was right"),
+        ([2000, 1999.5], 2000, "a moment is no step: who waited for a turn began earlier"),
+    ],
+)
+async def test_the_newest_time_survives_a_restart_also_if_the_clock_went_back(opened, path, times, newest, why):
+    for each in times:
+        await opened.append(at(each))
+    assert opened.newest == newest
+    again = await reopened(opened, path)
+    assert again.newest == pytest.approx(newest, abs=journal_module.CLOCK_BACK)
+    again.close()
+
+
+async def test_a_clock_that_is_confirmed_is_the_newest_time(opened, path):
+    await opened.append(at(5000))
+    await opened.append(at(1000))
+    await opened.append(at(1100, EventName.CLOCK_CONFIRMED))
+    assert opened.newest == 1100
+    await opened.append(at(1050))
+    again = await reopened(opened, path)
+    assert again.newest == 1100
+    again.start(lambda _: None)
+    await again.append(at(1200))
+    assert again.newest == 1200
+    await asyncio.to_thread(again.close)
+
+
+async def test_a_time_that_was_never_committed_is_not_remembered(opened, path):
+    await opened.append(at(1000))
+    Watched(opened, lambda sql: sqlite3.OperationalError("full") if sql == "COMMIT" else None)
+    with pytest.raises(StoreFailed):
+        await opened.append(at(9000))
+    again = await reopened(opened, path)
+    assert again.newest == 1000
+    again.close()
+
+
 # ---- leaves and persons ----
+
+
+async def test_what_merely_happened_is_a_leaf_with_nobody_in_it(opened, path):
+    await opened.append(at(1000, EventName.DOOR_FORCED_OPEN))
+    await asyncio.to_thread(opened.close)
+    ((raw,),) = read_journal(path, "SELECT bytes FROM leaf")
+    assert json.loads(raw) == {
+        "seq": 1,
+        "t": 1000.0,
+        "door": DOOR,
+        "kind": "door_forced_open",
+        "code": None,
+        "means": None,
+        "kid": None,
+        "spend_id": None,
+        "commit": None,
+    }
 
 
 async def test_a_leaf_is_compact_sorted_json_without_a_word_about_a_person(opened, path):
@@ -389,6 +553,7 @@ async def test_two_persons_with_the_same_words_have_different_commitments(opened
 
 async def test_sequence_numbers_go_on_after_a_restart(opened, path):
     assert [(await opened.append(event(n))).sequence for n in range(3)] == [1, 2, 3]
+    assert opened.sequence == 3
     await asyncio.to_thread(opened.close)
     again = Journal.open(path)
     again.start(lambda _: None)
@@ -453,6 +618,21 @@ async def test_what_waits_at_the_end_is_written(opened, path):
     opened.close()  # a second time is nothing
     with pytest.raises(StoreFailed):
         await opened.append(event(11))
+
+
+async def test_what_comes_in_while_the_writer_ends_is_answered(opened, path):
+    join, late = opened._thread.join, asyncio.get_running_loop().create_future()
+
+    def end():
+        join()
+        opened._waiting.put((lambda writer: writer.append(event(9), None, {}), late))
+        opened._waiting.put(None)
+
+    opened._thread.join = end
+    await asyncio.to_thread(opened.close)
+    with pytest.raises(StoreFailed):
+        await late
+    assert read_journal(path, "SELECT count(*) FROM leaf") == [(0,)]
 
 
 async def test_the_log_is_copied_back_when_it_has_been_quiet_for_a_while(opened, path, monkeypatch):

@@ -97,7 +97,12 @@ WORDS = {
         "MALFORMED", "BAD_HEADER", "WRONG_TYPE", "UNKNOWN_KEY", "ALG_MISMATCH", "BAD_SIGNATURE", "BAD_CLAIMS",
         "LIFETIME_TOO_LONG", "WRONG_ISSUER", "KEY_REVOKED",
     },
-    Word.REFUSED: {"WRONG_DOOR", "NONCE_UNKNOWN", "NONCE_EXPIRED", "POLICY_CARRIER_DOOR", "POLICY_EVIDENCE"},
+    Word.REFUSED: {
+        "WRONG_DOOR", "NOT_SPENDER", "NONCE_UNKNOWN", "NONCE_EXPIRED", "POLICY_CARRIER_DOOR", "POLICY_EVIDENCE",
+        "POLICY_HOURS", "POLICY_RATE", "CLOCK_UNTRUSTED", "LOCKDOWN", "DOOR_BLOCKED", "DELIVERIES_OFF", "TAMPERED",
+        # by hand
+        "MANUAL_NOT_ALLOWED", "PIN_MISSING", "PIN_WRONG", "PIN_LOCKED", "MODE_NOT_POSSIBLE",
+    },
     Word.ALREADY_USED: {"ALREADY_SPENT"},
     Word.UNAVAILABLE: {"RATE_LIMITED", "STORE_FAILED", "LATE", "STOPPING", "STRIKE_UNREACHABLE", "STRIKE_REFUSED"},
     Word.UNKNOWN_OUTCOME: {"OUTCOME_UNKNOWN"},
@@ -123,6 +128,26 @@ def test_event_names_are_what_the_journal_and_automations_have_come_to_know():
         "door_released",
         "release_failed",
         "outcome_unknown",
+        "door_already_unlocked",
+        "access_taken",
+        "access_not_taken",
+        "door_relocked",
+        "door_opened",
+        "door_closed",
+        "door_held_open_warning",
+        "door_held_open",
+        "door_forced_open",
+        "relay_operated_elsewhere",
+        "door_tampered",
+        "tamper_cleared",
+        "door_normal",
+        "door_unlocked",
+        "door_blocked",
+        "lockdown_on",
+        "lockdown_off",
+        "deliveries_on",
+        "deliveries_off",
+        "clock_confirmed",
     ]
 
 
@@ -139,6 +164,7 @@ REACTIONS = [
     (errors.JournalDamaged(), False, False),
     (errors.Refused(Code.LATE), False, False),
     (errors.KeySetInvalid("no_keys"), False, False),
+    (errors.MalformedMessage("not JSON"), False, False),
 ]
 
 

@@ -1,6 +1,7 @@
 """The test double passes what every driver must pass, and its verbs do what they say."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -58,12 +59,11 @@ async def strike():
 
 
 class _Conformance(StrikeConformance):
-    device_timed = True
-    feedback = True
+    kind = SimulatedStrike
 
     @pytest.fixture
     async def harness(self):
-        strike = SimulatedStrike(device_timed=self.device_timed, feedback=self.feedback)
+        strike = self.kind()
         yield Harness(strike)
         await strike.aclose()
 
@@ -73,16 +73,23 @@ class TestDeviceTimedWithFeedback(_Conformance):
 
 
 class TestDeviceTimedWithoutFeedback(_Conformance):
-    feedback = False
+    kind = staticmethod(partial(SimulatedStrike, feedback=False))
+
+
+class TestDeviceTimedThatHolds(_Conformance):
+    kind = staticmethod(partial(SimulatedStrike, can_hold=True))
+
+
+class TestDeviceTimedThatCannotBeToldToGoBack(_Conformance):
+    kind = staticmethod(partial(SimulatedStrike, can_secure=False))
 
 
 class TestControllerTimedWithFeedback(_Conformance):
-    device_timed = False
+    kind = staticmethod(partial(SimulatedStrike, device_timed=False))
 
 
 class TestControllerTimedWithoutFeedback(_Conformance):
-    device_timed = False
-    feedback = False
+    kind = staticmethod(partial(SimulatedStrike, device_timed=False, feedback=False))
 
 
 async def test_the_log_has_the_pulse_before_the_strike_confirms_it(tmp_path):
@@ -138,3 +145,13 @@ async def test_whoever_waits_for_the_strike_is_woken(strike):
     assert not waiting.done()
     await strike.release(PULSE)
     await waiting
+
+
+async def test_a_gate_confirms_when_it_moves_and_reads_secured_when_it_is_there():
+    strike = SimulatedStrike(device_timed=False)
+    strike.take_its_time()
+    await strike.release(PULSE)
+    await strike.secure()
+    assert (strike.times_secured, strike.reading) == (1, Reading.RELEASED)
+    strike.arrive()
+    assert strike.reading is Reading.SECURED

@@ -9,11 +9,12 @@ import pytest
 from tests.simulated import Moment, SimulatedStrike, Site
 from vestibule_core import door as door_module
 from vestibule_core import door_task
-from vestibule_core.controller import REFUSALS_AN_HOUR
+from vestibule_core.door import Lock, ModeChosen
 from vestibule_core.keys import KeyStatus
-from vestibule_core.model import Actor, Code, EventName, issuer, read_clock
+from vestibule_core.model import Actor, Code, DoorMode, EventName, issuer, read_clock
 from vestibule_core.policy import Building
 from vestibule_core.strike import Reading
+from vestibule_core.telling import REFUSALS_AN_HOUR
 
 ANN = Actor(user_id="ann-1", name="Ann", is_admin=True)
 
@@ -205,7 +206,73 @@ async def test_a_stop_that_is_cancelled_goes_on_and_a_second_one_waits_for_it(tm
         assert again.events == [], "its outcome was recorded before the end"
 
 
+async def test_a_strike_of_before_that_cannot_be_put_back_does_not_hold_up_the_end(tmp_path):
+    """It is tried once more, and the note stays: the next start ends it, whatever drives the door by then."""
+    async with Site(tmp_path / "journal.db", device_timed=False) as site:
+        assert (await site.present(site.token())).granted
+        old = site.strike
+        old.refuse()
+        old.at(Moment.TOLD_TO_SECURE, lambda: asyncio.sleep(0.05))
+        site.strikes[site.door.id] = SimulatedStrike(device_timed=False)
+        site.controller.apply(site.building, site.strikes)
+        assert (await site.controller.open_by_hand(site.door.id, ANN)).granted
+        async with asyncio.timeout(2):
+            await site.controller.stop()
+        assert old.bolt is Reading.RELEASED
+        assert site.strike.bolt is Reading.SECURED
+        await old.aclose()
+
+
+async def test_what_a_lockdown_could_not_put_back_is_put_back_at_the_end(tmp_path):
+    """The pulse of a device that times itself, which no note is about."""
+    async with Site(tmp_path / "journal.db") as site:
+        assert (await site.present(site.token())).granted
+        site.strike.refuse()
+        assert (await site.controller.set_lockdown(True, ANN)).granted
+        await site.until(lambda state: state.deadline is not None and state.securing)
+        assert site.strike.times_secured == 0
+        site.strike.obey()
+    assert site.strike.times_secured == 1
+
+
+async def test_who_has_gone_before_the_end_is_not_told_of_it(site):
+    go_on, waiting = at_the_door(site, *(site.present(site.token()) for _ in range(3)))
+    await asyncio.sleep(0.02)
+    waiting[1].cancel()
+    stopping = asyncio.create_task(site.controller.stop())
+    await asyncio.sleep(0)
+    go_on.set()
+    await stopping
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert [task.cancelled() for task in waiting] == [False, True, False]
+    assert len(await site.told(EventName.ACCESS_DENIED, 2)) == 2
+
+
+async def test_what_happens_to_a_door_happens_whether_somebody_waits_for_it_or_not(site):
+    """Somebody cancels every task but the door's; and the other way round, its task has ended before."""
+    door = site.controller._doors[site.door.id]
+    posted = door.post(ModeChosen(DoorMode.BLOCKED))
+    posted.cancel()
+    await site.until(lambda state: state.mode is DoorMode.BLOCKED)
+    waiting = door.post(ModeChosen(DoorMode.NORMAL))
+    waiting.cancel()
+    await door.stop(hurry=True)
+    assert (await door.post(ModeChosen(DoorMode.UNLOCKED))) is Code.STOPPING
+
+
 # ---- what breaks ----
+
+
+async def test_the_end_of_a_release_that_cannot_be_noted_is_said_and_ends_no_door(ours, caplog):
+    """The strike is put back all the same; the next start does it once more."""
+    assert (await ours.present(ours.token())).granted
+    await ours.controller.recorded()
+    ours.journal.failed = True
+    await until_secured(ours.strike)
+    await ours.until(lambda state: state.lock is Lock.LOCKED)
+    assert "will be ended again at the next start" in caplog.text
+    ours.journal.failed = False
+    assert (await ours.present(ours.token())).granted
 
 
 async def test_a_driver_that_breaks_while_it_is_read_ends_no_door(ours, monkeypatch, caplog):

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from scripts.demo_home.building import Door
+from scripts.demo_home.carrier import Cloud
+from scripts.demo_home.demo import Demo, cloud_of, intake_of, phone_of, request
 from scripts.demo_home.home import REPOSITORY
+from scripts.demo_home.stage import AT_THE_DOOR
 
 
 @pytest.fixture(scope="session")
 def newer_python() -> Path:
     """The interpreter of an environment with Home Assistant 2026.11.0 and without this project."""
-    folder, pins = REPOSITORY / ".venv-2026.11", REPOSITORY / "tests" / "ha-2026.11.txt"
-    mark, digest = folder / "pins.sha256", hashlib.sha256(pins.read_bytes()).hexdigest()
-    python = folder / "bin" / "python"
-    if not mark.exists() or mark.read_text() != digest:
-        # Where scripts/setup has it from.
-        uv = shutil.which("uv") or str(REPOSITORY / ".uv" / "bin" / "uv")
-        for command in (
-            [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)],
-            [uv, "pip", "sync", "--quiet", "--python", str(python), str(pins)],
-        ):
-            subprocess.run(command, check=True, timeout=500, cwd=REPOSITORY)
-        mark.write_text(digest)
-    return python
+    subprocess.run([REPOSITORY / "scripts" / "setup", "--ha-2026.11"], check=True, timeout=500)
+    return REPOSITORY / ".venv-2026.11" / "bin" / "python"
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +40,43 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Driver:
+    """A driver of the demo's carrier, with its cloud behind."""
+
+    folder: Path
+    demo: Demo
+    cloud: Cloud
+
+    @classmethod
+    def of(cls, folder: Path, demo: Demo) -> Driver:
+        return cls(folder, demo, cloud_of(folder, demo))
+
+    def token(self, door: Door, *, metres_away: float = AT_THE_DOOR) -> tuple[str, str]:
+        """The id and the text of what the cloud signs after it has confirmed the four things and got a challenge."""
+        now = time.time()
+        wish = request(self.demo, door, metres_away=metres_away, now=now)
+        _, confirmed = self.cloud.confirm(wish, phone_of(self.folder).sign(wish), now)
+        challenge, _ = intake_of(self.folder, self.demo).challenge(door.id)
+        claims = self.cloud.claims(wish, confirmed, door.id, challenge, now)
+        return claims.jti, self.cloud.sign(claims)
+
+    def present(self, door: Door, token: str) -> tuple[str, str | None]:
+        """The building's word and reason."""
+        answer = intake_of(self.folder, self.demo).present(door.id, token)
+        return answer["word"], answer["code"]
+
+    def deliver(self, door: Door, *, metres_away: float = AT_THE_DOOR) -> tuple[str, str | None]:
+        return self.present(door, self.token(door, metres_away=metres_away)[1])
+
+
 def all_logs(config: Path) -> str:
     """Everything that a Home Assistant wrote for people to read."""
     logs = [config / "console.log", *config.glob("home-assistant.log*")]
     return "\n".join(log.read_text("utf-8", "replace") for log in logs)
+
+
+def errors(config: Path) -> list[str]:
+    """The errors in those logs, but for what a person was told on the screen: Home Assistant writes that down, too."""
+    lines = [line for line in all_logs(config).splitlines() if " ERROR " in line]
+    return [line for line in lines if "[homeassistant.components.websocket_api" not in line]

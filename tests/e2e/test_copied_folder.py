@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.demo_home.delivery import Play, play, read_relays_log
+from scripts.demo_home.delivery import Play, play
 from scripts.demo_home.demo import home_of, make
 from scripts.demo_home.home import HERE, Home, HomeFailed, free_port
+from scripts.demo_home.stage import read_relays_log
 
 from .conftest import all_logs
 

@@ -8,24 +8,30 @@ import os
 import re
 import shlex
 import signal
+import sqlite3
 import stat
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scripts.demo_home.delivery import read_relays_log
-from scripts.demo_home.home import REPOSITORY, answers, free_port
+from scripts.demo_home.building import ISSUER, Door, Part, entities_of, forms_of
+from scripts.demo_home.demo import talk_to
+from scripts.demo_home.home import REPOSITORY, Home, answers, free_port
+from scripts.demo_home.stage import read_relays_log
 
-from .conftest import all_logs
+from .conftest import all_logs, errors
 
 pytestmark = pytest.mark.timeout(240)
 DEMO = str(REPOSITORY / "scripts" / "demo")
 READY = 150.0
+PLAYS = ("--replay", "--forged", "--wrong-door", "--too-far", "--outside-hours", "--rate")
 
 
 @dataclass
@@ -41,9 +47,14 @@ class Running:
     def printed(self) -> str:
         return self.folder.with_name("printed").read_text("utf-8")
 
-    def deliver(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [DEMO, "--folder", str(self.folder), "deliver", *arguments]
+    def play(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [DEMO, "--folder", str(self.folder), *arguments]
         return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+    def talk(self, door: str) -> tuple[Home, Door]:
+        """As the manager."""
+        demo, home = talk_to(self.folder)
+        return home, demo.door(door)
 
     def released(self) -> Counter[str]:
         return Counter(key for _, key in read_relays_log(self.folder / "config" / "relays.log"))
@@ -96,6 +107,29 @@ def sockets_of(process: int) -> set[tuple[str, str]]:
     return found
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What Home Assistant's recorder has written down, in its order."""
+
+    states: list[str]
+    """The entity of each."""
+    sequences: list[int]
+    """Of our events on the bus."""
+
+
+def recorded(folder: Path) -> Recorded:
+    path = folder / "config" / "home-assistant_v2.db"
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as recorder:
+        states = recorder.execute(
+            "SELECT states_meta.entity_id FROM states JOIN states_meta USING (metadata_id) ORDER BY state_id"
+        ).fetchall()
+        events = recorder.execute(
+            "SELECT shared_data FROM events JOIN event_types USING (event_type_id) JOIN event_data USING (data_id)"
+            " WHERE event_types.event_type = 'vestibule_access' ORDER BY event_id"
+        ).fetchall()
+    return Recorded([entity for (entity,) in states], [json.loads(data)["sequence"] for (data,) in events])
+
+
 @pytest.fixture(scope="module")
 def demo(place: Path) -> Iterator[Running]:
     running = start(place, free_port())
@@ -108,6 +142,8 @@ def test_the_first_start_shows_where_and_how_to_sign_in(demo: Running) -> None:
     assert f"http://127.0.0.1:{kept['port']}" in demo.printed
     assert re.search(rf"password +{kept['password']}\n", demo.printed)
     assert "Home Assistant 2026.10.4 is running" in demo.printed
+    for play in (*PLAYS, "walk-in", "lockdown on", "lockdown off"):
+        assert play in demo.printed
 
 
 def test_the_printed_commands_name_the_folder_and_work_from_anywhere(demo: Running, tmp_path: Path) -> None:
@@ -138,13 +174,62 @@ def test_what_is_secret_is_readable_by_its_owner_only(demo: Running) -> None:
     assert stat.S_IMODE(demo.folder.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("door", ["gate", "lobby", "parcel-room"])
-def test_a_delivery_opens_its_door_once(demo: Running, door: str) -> None:
-    played = demo.deliver(door)
+def test_the_carrier_is_no_user_of_home_assistant(demo: Running) -> None:
+    home, _ = demo.talk("gate")
+    (users,) = home.commands({"type": "config/auth/list"})
+    assert [user["name"] for user in users if not user["system_generated"]] == ["Building manager"]
+
+
+@pytest.mark.parametrize("door, locks", [("gate", 3.0), ("lobby", 2.3), ("parcel-room", 5.0)])
+def test_a_delivery_opens_its_door_once_and_all_of_it_is_told(demo: Running, door: str, locks: float) -> None:
+    played = demo.play("deliver", door)
     assert played.returncode == 0, played.stdout + played.stderr
+    assert re.search(r"relay +released once\n", played.stdout)
+    for what, after in ("door +opened", 0.8), ("door +closed", 2.3), ("lock +locked again,", locks):
+        (seconds,) = re.findall(rf"{what} (\d\.\d) s after the release", played.stdout)
+        assert after <= float(seconds) < after + 0.7, played.stdout
+    (told,) = re.findall(r"events +(.+)\n", played.stdout)
+    # The parcel room's relay is a button: nothing reports that it is back.
+    relocked = [] if door == "parcel-room" else ["door relocked"]
+    assert told.split(", ") == ["access granted", "door released", "access taken", "door closed", *relocked]
     assert "opened once and locked itself" in played.stdout
     demo.expected[door] += 1
     assert demo.released() == demo.expected
+
+
+def test_one_access_leaves_few_states_one_event_for_each_line_of_the_journal_and_one_line_for_each_event(
+    demo: Running,
+) -> None:
+    """G14: at most ten recorded states at its door, and none elsewhere."""
+    home, door = demo.talk("gate")
+    access = entities_of(home, door)[Part.ACCESS]
+    entities, devices = home.commands({"type": "config/entity_registry/list"}, {"type": "config/device_registry/list"})
+    ours = {entity["entity_id"]: entity["device_id"] for entity in entities if entity["platform"] == "vestibule"}
+    (device,) = (device["id"] for device in devices if ["vestibule", door.id] in device["identifiers"])
+    at_the_door = [entity for entity, where in ours.items() if where == device]
+    assert len(set(ours.values())) == 4  # three doors and the building
+
+    def activity() -> list[dict[str, Any]]:
+        return home.activity(began, entity_ids=at_the_door, device_ids=[device])
+
+    began = datetime.now(UTC).isoformat()
+    activity()
+    before = recorded(demo.folder)
+    assert demo.play("deliver", "gate").returncode == 0
+    demo.expected["gate"] += 1
+    lines = activity()
+    after = recorded(demo.folder)
+
+    states = Counter(entity for entity in after.states[len(before.states) :] if entity in ours)
+    assert states.keys() <= set(at_the_door)
+    assert states.total() <= 10
+    sequences = after.sequences[len(before.sequences) :]
+    assert sequences == list(range(sequences[0], sequences[0] + 5))
+    by_entity = Counter(line.get("entity_id") for line in lines)
+    # Closed and locked again are the lines of the contact and of the lock.
+    assert by_entity[access] == len(sequences) - 2
+    assert by_entity[None] == 0  # the events of the bus are no second lines
+    print(f"recorded states {dict(states)}, events {len(sequences)}, lines of Activity {dict(by_entity)}")
 
 
 @pytest.mark.parametrize(
@@ -152,15 +237,95 @@ def test_a_delivery_opens_its_door_once(demo: Running, door: str) -> None:
     [
         ("--replay", 1, "already used"),
         ("--forged", 0, "invalid token"),
-        ("--wrong-door", 0, "no door of this building"),
+        ("--wrong-door", 0, "not a token for this door"),
         ("--too-far", 0, "outside the building's own limits (distance)"),
     ],
 )
 def test_a_refusal_is_shown_and_moves_nothing(demo: Running, option: str, opens: int, told: str) -> None:
-    played = demo.deliver("gate", option)
+    played = demo.play("deliver", "gate", option)
     assert played.returncode == 0, played.stdout + played.stderr
     assert told in played.stdout
     demo.expected["gate"] += opens
+    assert demo.released() == demo.expected
+
+
+def test_outside_of_its_hours_a_door_refuses_and_the_hours_are_put_back(demo: Running) -> None:
+    played = demo.play("deliver", "parcel-room", "--outside-hours")
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert re.search(
+        r"manager +opens the parcel room for deliveries from \d\d:00 to \d\d:00; it is \d\d:\d\d", played.stdout
+    )
+    assert "refused: outside the hours of deliveries" in played.stdout
+    assert "puts the hours of the parcel room back" in played.stdout
+    assert demo.released() == demo.expected
+    home, door = demo.talk("parcel-room")
+    assert forms_of(home, "door", door.id)["admit"]["hours"] == []
+
+
+def test_hours_are_put_back_also_when_the_play_fails(demo: Running) -> None:
+    key = demo.folder / "swift" / "intake-key"
+    kept = key.read_text()
+    key.write_text("A" * 43)
+    try:
+        played = demo.play("deliver", "parcel-room", "--outside-hours")
+    finally:
+        key.write_text(kept)
+    assert played.returncode == 1
+    assert "The building's intake answered 401 Unauthorized." in played.stderr
+    assert "Traceback" not in played.stderr
+    assert "puts the hours of the parcel room back" in played.stdout
+    home, door = demo.talk("parcel-room")
+    assert forms_of(home, "door", door.id)["admit"]["hours"] == []
+
+
+def test_more_accesses_than_allowed_within_the_hour_are_refused_and_the_limit_is_put_back(demo: Running) -> None:
+    played = demo.play("deliver", "lobby", "--rate")
+    assert played.returncode == 0, played.stdout + played.stderr
+    demo.expected["lobby"] += 1
+    so_far = demo.expected["lobby"] - 1
+    assert (
+        f"allows Swift Parcels {so_far + 1} accesses an hour at each door; at the lobby so far: {so_far}"
+        in played.stdout
+    )
+    assert "refused: as often as allowed within the hour" in played.stdout
+    assert demo.released() == demo.expected
+    home, _ = demo.talk("lobby")
+    assert forms_of(home, "carrier", ISSUER)["reconfigure"]["rate"] is None
+
+
+def test_whoever_walks_in_at_the_lobby_forces_it(demo: Running) -> None:
+    played = demo.play("walk-in")
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert re.search(r"problem +on: door forced open\n", played.stdout)
+    assert re.search(r"events +door forced open, door closed\n", played.stdout)
+    assert demo.released() == demo.expected
+
+
+def test_a_door_without_an_exit_button_is_opened_not_forced(demo: Running) -> None:
+    played = demo.play("walk-in", "gate")
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert re.search(r"problem +off\n", played.stdout)
+    assert re.search(r"events +door opened, door closed\n", played.stdout)
+    assert demo.released() == demo.expected
+
+
+def test_a_lockdown_lets_nobody_in_until_it_is_lifted(demo: Running) -> None:
+    on = demo.play("lockdown", "on")
+    assert on.returncode == 0, on.stdout + on.stderr
+    assert "Gate: locked down, Lobby: locked down, Parcel room: locked down" in on.stdout
+    assert "Gate was not opened: the building is locked down. Lift the lockdown first" in on.stdout
+    assert re.search(r"events +lockdown on, access denied, access denied\n", on.stdout)
+
+    refused = demo.play("deliver", "lobby")
+    assert refused.returncode == 0, refused.stdout + refused.stderr
+    assert "The building is locked down: the lobby stayed locked." in refused.stdout
+    cannot_be_shown = demo.play("deliver", "lobby", "--replay")
+    assert cannot_be_shown.returncode == 1
+    assert "The building is locked down, so this cannot be shown. Lift that with: " in cannot_be_shown.stderr
+
+    off = demo.play("lockdown", "off")
+    assert off.returncode == 0, off.stdout + off.stderr
+    assert "Gate: normal, Lobby: normal, Parcel room: normal" in off.stdout
     assert demo.released() == demo.expected
 
 
@@ -182,14 +347,14 @@ def test_ctrl_c_leaves_nothing_behind_and_a_second_start_goes_on(demo: Running) 
     again = start(demo.folder, port)
     try:
         assert json.loads((demo.folder / "demo.json").read_text())["password"] in again.printed
-        assert again.deliver("gate").returncode == 0
+        assert again.play("deliver", "gate").returncode == 0
         demo.expected["gate"] += 1
         assert again.released() == demo.expected
     finally:
         assert end(again) == 0
     assert processes_of(demo.folder) == {}
 
-    stopped = again.deliver("gate")
+    stopped = again.play("deliver", "gate")
     assert stopped.returncode == 1
     assert "The demo is not running" in stopped.stderr
     assert stopped.stderr.endswith(f"{again_with}\n")
@@ -200,7 +365,15 @@ def test_ctrl_c_leaves_nothing_behind_and_a_second_start_goes_on(demo: Running) 
     assert kept["refresh_token"] not in logs
     assert (demo.folder / "swift" / "intake-key").read_text() not in logs
     assert "eyJ" not in logs  # how every token of this kind begins
-    assert " ERROR " not in logs, logs
+    assert errors(demo.folder / "config") == []
+
+
+def test_every_line_of_the_journal_was_told_once(demo: Running) -> None:
+    """Home Assistant has been stopped by now."""
+    with contextlib.closing(sqlite3.connect(demo.folder / "config" / ".storage" / "vestibule.journal.db")) as journal:
+        lines = [number for (number,) in journal.execute("SELECT seq FROM leaf ORDER BY seq")]
+    assert len(lines) > 30
+    assert recorded(demo.folder).sequences == lines
 
 
 def test_ctrl_c_during_the_start_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -223,6 +396,14 @@ def test_a_folder_that_is_no_demo_is_not_touched(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["letter"]
 
 
+def test_a_demo_of_another_version_is_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text('{"port": 8123, "doors": [{"key": "gate"}]}')
+    command = [DEMO, "--folder", str(tmp_path)]
+    refused = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1
+    assert refused.stderr.endswith(f"Begin anew with: scripts/demo --folder {shlex.quote(str(tmp_path))} --fresh\n")
+
+
 def test_the_help_is_a_page_that_needs_nothing_installed() -> None:
     shown = subprocess.run(
         ["/bin/bash", DEMO, "--help"],
@@ -233,5 +414,7 @@ def test_the_help_is_a_page_that_needs_nothing_installed() -> None:
         env={"PATH": "/usr/bin:/bin"},
     )
     assert "scripts/demo deliver DOOR" in shown.stdout
-    for option in ("--fresh", "--port", "--folder", "--replay", "--forged", "--wrong-door", "--too-far"):
+    assert "scripts/demo walk-in [DOOR]" in shown.stdout
+    assert "scripts/demo lockdown on|off" in shown.stdout
+    for option in ("--fresh", "--port", "--folder", *PLAYS):
         assert option in shown.stdout

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import pytest
 
-from scripts.demo_home.building import ISSUER, Door
-from scripts.demo_home.carrier import Cloud
-from scripts.demo_home.delivery import read_relays_log
-from scripts.demo_home.demo import Demo, cloud_of, home_of, make, phone_of, request, resume
-from scripts.demo_home.home import Home, HomeFailed, free_port
+from scripts.demo_home.building import Door
+from scripts.demo_home.carrier import TurnedAway
+from scripts.demo_home.demo import Demo, home_of, make, resume
+from scripts.demo_home.home import Home, free_port
+from scripts.demo_home.stage import read_relays_log
 
-from .conftest import all_logs
+from .conftest import Driver, all_logs
 
 KILLS = 10
 UNLOCK = 0.05
@@ -53,20 +53,15 @@ class Carrier:
     demo: Demo
     home: Home
     folder: Path
-    cloud: Cloud
+    driver: Driver
 
     def token(self, door: Door) -> Presented:
-        now = time.time()
-        wish = request(self.demo, door, metres_away=10, now=now)
-        _, confirmed = self.cloud.confirm(wish, phone_of(self.folder).sign(wish), now)
-        answer = self.home.action("vestibule.request_challenge", {"door": door.id, "issuer": ISSUER})
-        claims = self.cloud.claims(wish, confirmed, door.id, answer["challenge"], now)
-        return Presented(door, claims.jti, self.cloud.sign(claims))
+        return Presented(door, *self.driver.token(door))
 
     def present(self, token: Presented) -> None:
         try:
-            token.word = self.home.action("vestibule.present_token", {"token": token.text})["word"]
-        except OSError, http.client.HTTPException, HomeFailed:  # it died under us
+            token.word, _ = self.driver.present(token.door, token.text)
+        except OSError, http.client.HTTPException, TurnedAway:  # it died under us
             token.word = None
 
     def released(self) -> Counter[str]:
@@ -90,7 +85,7 @@ def carrier(tmp_path: Path) -> Iterator[Carrier]:
         # Home Assistant writes down users and entries a moment after the fact; a round must not lose those.
         home.stop()
         resume(folder, home)
-        yield Carrier(demo, home, folder, cloud_of(folder, demo))
+        yield Carrier(demo, home, folder, Driver.of(folder, demo))
 
 
 @pytest.mark.long

@@ -14,12 +14,15 @@ from types import MappingProxyType
 from typing import Any
 
 from homeassistant.components.button import ButtonEntity
+from homeassistant.components.cover import CoverDeviceClass, CoverEntity, CoverEntityFeature
+from homeassistant.components.lock import LockEntity
 from homeassistant.components.switch import SwitchEntity
 from homeassistant.config_entries import ConfigSubentry
 from homeassistant.core import Context, Event, HomeAssistant, State, callback
 from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers.entity import Entity
+from homeassistant.helpers.entity_component import DATA_INSTANCES
 from homeassistant.setup import async_setup_component
 from pytest_homeassistant_custom_component.common import (
     MockConfigEntry,
@@ -36,7 +39,7 @@ from custom_components.vestibule.vestibule_core.token import Claims, Confirmatio
 
 
 class _Relay(Entity):
-    """What both kinds of relay have: a record of what they were told, and ways to fail."""
+    """What all kinds of relay have: a record of what they were told, and ways to fail."""
 
     _attr_should_poll = False
     domain = ""
@@ -52,8 +55,11 @@ class _Relay(Entity):
         self.hangs = False
 
     async def install(self, hass: HomeAssistant, *others: _Relay) -> None:
-        setup_test_component_platform(hass, self.domain, [self, *others])
-        assert await async_setup_component(hass, self.domain, {self.domain: {"platform": "test"}})
+        if (component := hass.data.get(DATA_INSTANCES, {}).get(self.domain)) is not None:  # others were here before
+            await component.async_add_entities([self, *others])
+        else:
+            setup_test_component_platform(hass, self.domain, [self, *others])
+            assert await async_setup_component(hass, self.domain, {self.domain: {"platform": "test"}})
         await hass.async_block_till_done()
 
     async def _hear(self, command: str) -> None:
@@ -75,7 +81,39 @@ class _Relay(Entity):
         self.async_write_ha_state()
 
 
-class RelaySwitch(_Relay, SwitchEntity):
+class _MovingRelay(_Relay):
+    """What is in one of two positions: it is on, unlocked or open, or it is not."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.obeys = True
+        """Else it takes commands and does nothing, as a relay behind a dead bridge does."""
+        self.own_pulse: float | None = None
+        """Seconds after which its own timer puts it back; 0: before the command has returned."""
+        self.moved: Callable[[bool], None] = lambda _: None
+
+    async def _obey(self, command: str, *, there: bool) -> None:
+        await self._hear(command)
+        if not self.obeys:
+            return
+        self.move(there)
+        if there and self.own_pulse == 0:
+            self.move(False)
+        elif there and self.own_pulse:
+            self.hass.loop.call_later(self.own_pulse, self.move, False)
+
+    @callback
+    def move(self, there: bool) -> None:
+        """Go to on, unlocked or open, or back."""
+        self.moved(there)
+        self._show(there)
+        self.async_write_ha_state()
+
+    def _show(self, there: bool) -> None:
+        raise NotImplementedError
+
+
+class RelaySwitch(_MovingRelay, SwitchEntity):
     """A switch whose output drives a lock."""
 
     domain = "switch"
@@ -83,31 +121,68 @@ class RelaySwitch(_Relay, SwitchEntity):
     def __init__(self, name: str, *, is_on: bool = False) -> None:
         super().__init__(name)
         self._attr_is_on = is_on
-        self.obeys = True
-        """Else it takes commands and does nothing, as a relay behind a dead bridge does."""
-        self.own_pulse: float | None = None
-        """Seconds after which its own timer turns it off; 0: before the command has returned."""
-        self.moved: Callable[[bool], None] = lambda _: None
 
     async def async_turn_on(self, **kwargs: Any) -> None:
-        await self._hear("on")
-        if not self.obeys:
-            return
-        self.move(True)
-        if self.own_pulse == 0:
-            self.move(False)
-        elif self.own_pulse:
-            self.hass.loop.call_later(self.own_pulse, self.move, False)
+        await self._obey("on", there=True)
 
     async def async_turn_off(self, **kwargs: Any) -> None:
-        await self._hear("off")
-        if self.obeys:
-            self.move(False)
+        await self._obey("off", there=False)
+
+    def _show(self, there: bool) -> None:
+        self._attr_is_on = there
+
+
+class RelayLock(_MovingRelay, LockEntity):
+    """A lock of another integration, locked."""
+
+    domain = "lock"
+    _attr_is_locked = True
+
+    async def async_unlock(self, **kwargs: Any) -> None:
+        await self._obey("unlock", there=True)
+
+    async def async_lock(self, **kwargs: Any) -> None:
+        await self._obey("lock", there=False)
+
+    def _show(self, there: bool) -> None:
+        self._attr_is_locked = not there
+
+
+class RelayCover(_MovingRelay, CoverEntity):
+    """A gate, closed. ``travel``: the seconds it takes from one end to the other."""
+
+    domain = "cover"
+    _attr_device_class = CoverDeviceClass.GATE
+    _attr_supported_features = CoverEntityFeature.OPEN | CoverEntityFeature.CLOSE
+    _attr_is_closed = True
+
+    def __init__(self, name: str, *, travel: float = 0) -> None:
+        super().__init__(name)
+        self.travel = travel
+        self._arrival: asyncio.TimerHandle | None = None
+
+    async def async_open_cover(self, **kwargs: Any) -> None:
+        await self._obey("open", there=True)
+
+    async def async_close_cover(self, **kwargs: Any) -> None:
+        await self._obey("close", there=False)
+
+    def _show(self, there: bool) -> None:
+        self._attr_is_opening, self._attr_is_closing = there, not there
+        if self._arrival:
+            self._arrival.cancel()
+        if self.travel:
+            self._attr_is_closed = False  # it has begun to move
+            self._arrival = self.hass.loop.call_later(self.travel, self.arrive, there)
+        else:
+            self._attr_is_opening = self._attr_is_closing = False
+            self._attr_is_closed = not there
 
     @callback
-    def move(self, is_on: bool) -> None:
-        self.moved(is_on)
-        self._attr_is_on = is_on
+    def arrive(self, there: bool) -> None:
+        """Be at the end of the way."""
+        self._attr_is_opening = self._attr_is_closing = False
+        self._attr_is_closed = not there
         self.async_write_ha_state()
 
 
@@ -177,7 +252,8 @@ class Site:
             "access_time": 5.0,
             "releases_when": "on",
             "returns": "by_itself",
-            "reports": relay.startswith("switch."),
+            "relay_domain": relay.partition(".")[0],
+            "reports": not relay.startswith(("button.", "input_button.")),
         }
         self._add("door", name, defaults | data, door)
         self.doors.append(door)
@@ -232,8 +308,9 @@ class Site:
     def embedded(self) -> Embedded:
         return self.entry.runtime_data
 
-    def entity_id(self, kind: str, door: DoorId | None = None) -> str:
-        key = {"lock": "lock", "event": "access"}[kind]
+    def entity_id(self, kind: str, door: DoorId | None = None, key: str | None = None) -> str:
+        """Return the entity id of a door's entity; ``key`` tells those of one kind apart."""
+        key = key or {"lock": "lock", "event": "access", "select": "mode", "switch": "accept_deliveries"}[kind]
         found = er.async_get(self.hass).async_get_entity_id(kind, DOMAIN, f"{door or self.door}_{key}")
         assert found is not None
         return found

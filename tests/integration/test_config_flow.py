@@ -8,15 +8,19 @@ import re
 
 import probatio
 import pytest
+from homeassistant.components.cover import CoverEntityFeature
 from homeassistant.config_entries import ConfigEntryState, FlowType
 from homeassistant.data_entry_flow import FlowResultType, InvalidData
+from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers import entity_registry as er
+from homeassistant.helpers.json import json_dumps
 from homeassistant.setup import async_setup_component
 
 from custom_components.vestibule.const import DOMAIN
 from custom_components.vestibule.vestibule_core.keys import Alg, SigningKey
 from custom_components.vestibule.vestibule_core.model import door_id
-from tests.integration.site import Cloud, RelayButton
+from custom_components.vestibule.vestibule_core.pin import Pin
+from tests.integration.site import Cloud, RelayButton, RelayCover, RelayLock
 
 
 @pytest.fixture
@@ -116,6 +120,7 @@ def door_input(relay: str, /, **changes) -> dict:
         "access_time": 4,
         "releases_when": "on",
         "returns": "by_itself",
+        "on_power_loss": "fail_secure",
     } | changes
 
 
@@ -123,8 +128,20 @@ async def start(hass, site, kind: str):
     return await hass.config_entries.subentries.async_init((site.entry.entry_id, kind), context={"source": "user"})
 
 
-async def go_on(hass, flow, user_input: dict):
-    return await hass.config_entries.subentries.async_configure(flow["flow_id"], user_input)
+async def go_on(hass, flow, *inputs: dict):
+    """Fill in the pages of a form, one after the other."""
+    for user_input in inputs:
+        flow = await hass.config_entries.subentries.async_configure(flow["flow_id"], user_input)
+    return flow
+
+
+async def change(hass, site, title: str = "Front door"):
+    return await site.entry.start_subentry_reconfigure_flow(hass, site.subentry(title).subentry_id)
+
+
+def ended(flow) -> bool:
+    """Whether a change was saved."""
+    return (flow["type"], flow.get("reason")) == (FlowResultType.ABORT, "reconfigure_successful")
 
 
 async def test_a_door_is_added_and_its_id_is_shown_before(hass, empty, relay, entity_registry):
@@ -132,6 +149,15 @@ async def test_a_door_is_added_and_its_id_is_shown_before(hass, empty, relay, en
     assert (flow["type"], flow["step_id"], flow["errors"]) == (FlowResultType.FORM, "user", None)
 
     flow = await go_on(hass, flow, door_input(relay.entity_id, name=" Back door "))
+    assert (flow["type"], flow["step_id"], flow["last_step"]) == (FlowResultType.FORM, "watch", False)
+    assert suggested(flow) == {}
+
+    flow = await go_on(hass, flow, {})
+    assert (flow["step_id"], flow["last_step"]) == ("admit", False), "without a contact nothing tells of an open door"
+    assert suggested(flow) == {}
+    assert "remove_pin" not in flow["data_schema"].schema
+
+    flow = await go_on(hass, flow, {})
     assert (flow["type"], flow["step_id"]) == (FlowResultType.FORM, "give")
     shown = flow["description_placeholders"]
     assert shown == {"name": "Back door", "door": door_id(shown["door"])}
@@ -144,10 +170,14 @@ async def test_a_door_is_added_and_its_id_is_shown_before(hass, empty, relay, en
     assert dict(subentry.data) == {
         "door": shown["door"],
         "relay": entity_registry.async_get(relay.entity_id).id,
+        "relay_domain": "switch",
         "access_time": 4,
         "releases_when": "on",
         "returns": "by_itself",
         "reports": True,
+        "on_power_loss": "fail_secure",
+        "hours": [],
+        "manual": "everyone",
     }
     assert relay.told == [], "setting up moves nothing"
     assert empty.lock(shown["door"]).state == "locked"
@@ -162,7 +192,7 @@ async def test_the_manager_has_to_say_who_ends_a_release(hass, empty, relay):
     flow = await go_on(hass, flow, without)
     assert flow["errors"] == {"returns": "returns_missing"}
     flow = await go_on(hass, flow, door_input(relay.entity_id, returns="by_vestibule"))
-    assert flow["step_id"] == "give"
+    assert flow["step_id"] == "watch"
 
 
 @pytest.mark.parametrize(
@@ -171,6 +201,10 @@ async def test_the_manager_has_to_say_who_ends_a_release(hass, empty, relay):
         ({"name": "  "}, {"name": "name_empty"}),
         ({"access_time": 0.4}, {"access_time": "access_time_range"}),
         ({"access_time": 30.5}, {"access_time": "access_time_range"}),
+        (
+            {"access_time": 31, "relay": "switch.nowhere"},
+            {"access_time": "access_time_range", "relay": "relay_missing"},
+        ),
         ({"access_time": float("nan")}, {"access_time": "access_time_range"}),
         ({"relay": "switch.nowhere"}, {"relay": "relay_missing"}),
         ({"relay": "0123456789abcdef0123456789abcdef"}, {"relay": "relay_missing"}),
@@ -185,7 +219,7 @@ async def test_a_mistake_in_a_door_is_named_and_nothing_typed_is_lost(hass, empt
     assert suggested(flow) == pytest.approx(typed, nan_ok=True)
 
     flow = await go_on(hass, flow, door_input(relay.entity_id))
-    assert flow["step_id"] == "give"
+    assert flow["step_id"] == "watch"
 
 
 async def test_a_relay_drives_one_door(hass, site, relay, entity_registry):
@@ -194,8 +228,7 @@ async def test_a_relay_drives_one_door(hass, site, relay, entity_registry):
         flow = await go_on(hass, flow, door_input(same))
         assert flow["errors"] == {"relay": "relay_used"}
     hass.states.async_set("switch.unregistered", "off")
-    flow = await go_on(hass, flow, door_input("switch.unregistered"))
-    flow = await go_on(hass, flow, {})
+    flow = await go_on(hass, flow, door_input("switch.unregistered"), {}, {}, {})
     assert flow["data"]["relay"] == "switch.unregistered"
     flow = await start(hass, site, "door")
     flow = await go_on(hass, flow, door_input("switch.unregistered", name="Third door"))
@@ -224,17 +257,17 @@ async def test_a_light_is_no_relay(hass, empty, relay, entity_registry):
     flow = await go_on(hass, flow, door_input(light.id))
     assert flow["errors"] == {"relay": "relay_wrong_kind"}
     flow = await go_on(hass, flow, door_input(relay.entity_id))
-    assert flow["step_id"] == "give"
+    assert flow["step_id"] == "watch"
 
 
 @pytest.mark.parametrize(
     "mistake, errors",
     [
         ({"returns": "by_vestibule"}, {"returns": "button_returns"}),
-        ({"releases_when": "off"}, {"releases_when": "button_releases_when"}),
+        ({"releases_when": "off"}, {"releases_when": "releases_when_not_a_switch"}),
         (
             {"returns": "by_vestibule", "releases_when": "off"},
-            {"returns": "button_returns", "releases_when": "button_releases_when"},
+            {"returns": "button_returns", "releases_when": "releases_when_not_a_switch"},
         ),
     ],
 )
@@ -250,13 +283,393 @@ async def test_a_button_cannot_be_put_back_nor_be_off(hass, empty, kind, mistake
     flow = await start(hass, empty, "door")
     flow = await go_on(hass, flow, door_input(relay, **mistake))
     assert flow["errors"] == errors
-    flow = await go_on(hass, flow, door_input(relay))
+    flow = await go_on(hass, flow, door_input(relay), {}, {})
     assert flow["step_id"] == "give"
+
+
+@pytest.mark.parametrize("returns", ["by_itself", "by_vestibule"])
+@pytest.mark.parametrize("make", [RelayLock, RelayCover])
+async def test_a_lock_or_a_gate_can_be_the_relay_and_moves_for_it(hass, empty, make, returns):
+    relay = make("strike")
+    await relay.install(hass)
+    flow = await start(hass, empty, "door")
+    flow = await go_on(hass, flow, door_input(relay.entity_id, returns=returns, releases_when="off"))
+    assert flow["errors"] == {"releases_when": "releases_when_not_a_switch"}
+    flow = await go_on(hass, flow, door_input(relay.entity_id, returns=returns), {}, {}, {})
+    await hass.async_block_till_done()
+    data = empty.subentry("Back door").data
+    assert (data["relay_domain"], data["reports"]) == (relay.domain, True)
+    assert relay.told == []
+    assert empty.lock(data["door"]).state == "locked"
+    empty.doors = [data["door"]]
+    await empty.unlock()
+    assert relay.told == ["unlock" if make is RelayLock else "open"]
+
+
+@pytest.mark.parametrize("kind", ["lock", "switch"])
+async def test_a_lock_that_assumes_its_state_is_known_as_such(hass, empty, kind):
+    hass.states.async_set(f"{kind}.blind", "locked", {"assumed_state": True})
+    flow = await start(hass, empty, "door")
+    flow = await go_on(hass, flow, door_input(f"{kind}.blind"), {}, {}, {})
+    assert flow["data"]["reports"] is False
+
+
+@pytest.mark.parametrize(
+    "code_format, code, taken",
+    [
+        (None, None, True),
+        (r"^\d{6}$", None, False),
+        (r"^\d{6}$", "1234", False),  # Home Assistant would not use it
+        (r"^\d{6}$", "123456", True),
+        (r"^(\d{6})?$", None, True),  # it may be opened without
+    ],
+)
+async def test_a_lock_that_asks_for_a_code_needs_one_in_its_settings(
+    hass, empty, entity_registry, code_format, code, taken
+):
+    bolt = RelayLock("bolt")
+    bolt._attr_code_format = code_format
+    await bolt.install(hass)
+    if code is not None:
+        entity_registry.async_update_entity_options(bolt.entity_id, "lock", {"default_code": code})
+    flow = await start(hass, empty, "door")
+    flow = await go_on(hass, flow, door_input(bolt.entity_id))
+    assert (flow["step_id"], flow["errors"]) == (("watch", None) if taken else ("user", {"relay": "lock_code"}))
+    if not taken:
+        entity_registry.async_update_entity_options(bolt.entity_id, "lock", {"default_code": "654321"})
+        flow = await go_on(hass, flow, door_input(bolt.entity_id))
+    flow = await go_on(hass, flow, {}, {}, {})
+    await hass.async_block_till_done()
+    empty.doors = [flow["data"]["door"]]
+    await empty.unlock()
+    assert bolt.told == ["unlock"], "what was accepted works"
+
+
+async def test_a_lock_without_settings_that_asks_for_a_code_is_refused(hass, empty):
+    hass.states.async_set("lock.unregistered", "locked", {"code_format": r"\d+"})
+    flow = await go_on(hass, await start(hass, empty, "door"), door_input("lock.unregistered"))
+    assert flow["errors"] == {"relay": "lock_code"}
+
+
+OPENS, CLOSES = CoverEntityFeature.OPEN, CoverEntityFeature.CLOSE
+
+
+@pytest.mark.parametrize(
+    "attributes, returns, errors",
+    [
+        ({"supported_features": OPENS | CLOSES}, "by_vestibule", None),
+        ({"supported_features": OPENS | CLOSES}, "by_itself", None),
+        ({"supported_features": OPENS}, "by_itself", None),
+        ({"supported_features": OPENS}, "by_vestibule", {"returns": "cover_cannot_close"}),
+        ({"supported_features": CLOSES}, "by_itself", {"relay": "cover_cannot_open"}),
+        ({}, "by_itself", {"relay": "cover_cannot_open"}),
+        # One input that opens, stops and closes in turn.
+        ({"supported_features": OPENS | CLOSES, "assumed_state": True}, "by_itself", {"relay": "cover_assumed"}),
+    ],
+)
+async def test_a_gate_must_know_its_position_and_do_what_it_will_be_told(
+    hass, empty, relay, attributes, returns, errors
+):
+    hass.states.async_set("cover.gate", "closed", attributes)
+    flow = await start(hass, empty, "door")
+    flow = await go_on(hass, flow, door_input("cover.gate", returns=returns))
+    assert flow["errors"] == errors
+    if errors:
+        flow = await go_on(hass, flow, door_input(relay.entity_id))
+    assert flow["step_id"] == "watch"
+
+
+@pytest.mark.parametrize("seconds, errors", [(180, None), (180.5, {"access_time": "access_time_range"})])
+async def test_a_gate_may_stay_open_for_longer_than_a_door(hass, empty, seconds, errors):
+    hass.states.async_set("cover.gate", "closed", {"supported_features": OPENS})
+    flow = await go_on(hass, await start(hass, empty, "door"), door_input("cover.gate", access_time=seconds))
+    assert flow["errors"] == errors
+
+
+# ---- what watches a door ----
+
+
+@pytest.fixture
+async def sensors(hass, entity_registry) -> dict[str, str]:
+    """The registry ids of four binary sensors."""
+    names = ("contact", "rex", "tamper", "lock_monitor")
+    entities = [entity_registry.async_get_or_create("binary_sensor", "test", name) for name in names]
+    for entity in entities:
+        hass.states.async_set(entity.entity_id, "off")
+    return {name: entity.id for name, entity in zip(names, entities, strict=True)}
+
+
+def entity_ids(sensors: dict[str, str]) -> dict[str, str]:
+    return {name: f"binary_sensor.test_{name}" for name in sensors}
+
+
+async def at_the_sensors(hass, site, relay: str, **changes):
+    return await go_on(hass, await start(hass, site, "door"), door_input(relay, **changes))
+
+
+async def test_a_door_with_everything_is_added(hass, empty, relay, sensors):
+    flow = await at_the_sensors(hass, empty, relay.entity_id, returns="by_vestibule", on_power_loss="fail_safe")
+    flow = await go_on(hass, flow, entity_ids(sensors))
+    assert (flow["step_id"], flow["last_step"]) == ("opened", False)
+    assert suggested(flow) == {"held_open_time": 60, "pre_alarm_time": 15}
+    flow = await go_on(hass, flow, {"relock": "close", "held_open_time": 120, "pre_alarm_time": 30})
+    hours = [{"days": ["sun", "mon"], "from": "22:00:00", "to": "06:00:00"}]
+    flow = await go_on(hass, flow, {"hours": hours, "manual": "administrators", "pin": "4711"}, {})
+    await hass.async_block_till_done()
+    data = dict(empty.subentry("Back door").data)
+    assert (
+        data.items()
+        >= {
+            **sensors,
+            "returns": "by_vestibule",
+            "on_power_loss": "fail_safe",
+            "relock": "close",
+            "held_open_time": 120,
+            "pre_alarm_time": 30,
+            "hours": [{"days": ["mon", "sun"], "from": "22:00:00", "to": "06:00:00"}],
+            "manual": "administrators",
+        }.items()
+    )
+    assert Pin(**{name: bytes.fromhex(text) for name, text in data["pin"].items()}).matches("4711")
+    assert "4711" not in json.dumps(empty.entry.as_dict(), default=str)
+    door = empty.embedded.setup.doors[data["door"]].door
+    assert (door.relock, door.held_open_time, door.pre_alarm_time) == ("close", 120, 30)
+    assert relay.told == []
+
+
+@pytest.mark.parametrize(
+    "mistake, error",
+    [
+        ("binary_sensor.nowhere", "sensor_missing"),
+        ("0123456789abcdef0123456789abcdef", "sensor_missing"),
+        ("disabled", "sensor_missing"),
+        ("ours", "sensor_ours"),
+        ("light", "sensor_wrong_kind"),
+        ("twice", "sensor_twice"),
+        ("twice by its id", "sensor_twice"),
+    ],
+)
+async def test_a_mistake_in_a_sensor_is_named_and_the_others_stay(hass, site, sensors, entity_registry, mistake, error):
+    contact = entity_ids(sensors)["contact"]
+    made = {
+        "disabled": entity_registry.async_get_or_create(
+            "binary_sensor", "test", "off", disabled_by=er.RegistryEntryDisabler.USER
+        ).entity_id,
+        "ours": entity_registry.async_get(site.entity_id("lock")).id,
+        "light": entity_registry.async_get_or_create("light", "demo", "lamp").id,
+        "twice": contact,
+        "twice by its id": sensors["contact"],
+    }
+    hass.states.async_set("switch.other", "off")
+    flow = await at_the_sensors(hass, site, "switch.other")
+    typed = {"contact": contact, "tamper": made.get(mistake, mistake)}
+    flow = await go_on(hass, flow, typed)
+    assert (flow["step_id"], flow["errors"]) == ("watch", {"tamper": error})
+    assert suggested(flow) == typed
+    flow = await go_on(hass, flow, {"contact": contact})
+    assert flow["step_id"] == "opened"
+
+
+async def test_neither_vestibules_own_sensors_nor_other_kinds_are_offered(hass, site, entity_registry):
+    ours = entity_registry.async_get_or_create("binary_sensor", DOMAIN, "ours", config_entry=site.entry)
+    hass.states.async_set(ours.entity_id, "off")
+    hass.states.async_set("switch.other", "off")
+    flow = await at_the_sensors(hass, site, "switch.other")
+    for entity_id in (ours.entity_id, "switch.other"):
+        with pytest.raises(InvalidData):
+            await go_on(hass, flow, {"rex": entity_id})
+
+
+async def test_a_sensor_without_a_registry_id_is_kept_by_its_name(hass, empty, relay):
+    hass.states.async_set("binary_sensor.template", "off")
+    flow = await at_the_sensors(hass, empty, relay.entity_id)
+    flow = await go_on(hass, flow, {"rex": "binary_sensor.template"}, {}, {})
+    assert flow["data"]["rex"] == "binary_sensor.template"
+
+
+async def test_a_sensor_that_is_not_up_at_the_moment_can_stay(hass, empty, relay, sensors):
+    hass.states.async_remove("binary_sensor.test_tamper")
+    flow = await at_the_sensors(hass, empty, relay.entity_id)
+    flow = await go_on(hass, flow, {"tamper": sensors["tamper"]})
+    assert flow["step_id"] == "admit"
+
+
+# ---- what follows when it is opened ----
+
+
+@pytest.mark.parametrize(
+    "strike, returns, offered",
+    [
+        ("switch.other", "by_itself", ["timeout", "open", "close"]),
+        ("switch.other", "by_vestibule", ["timeout", "open", "close"]),
+        ("lock.other", "by_itself", ["timeout", "open", "close"]),
+        ("cover.other", "by_vestibule", ["timeout", "close"]),  # it would close as it opens
+        ("cover.other", "by_itself", None),
+        ("button.other", "by_itself", None),
+    ],
+)
+async def test_only_a_relay_that_can_be_put_back_locks_again_before_its_time(
+    hass, empty, sensors, strike, returns, offered
+):
+    hass.states.async_set(strike, "closed", {"supported_features": OPENS | CLOSES})
+    flow = await at_the_sensors(hass, empty, strike, returns=returns)
+    flow = await go_on(hass, flow, {"contact": sensors["contact"]})
+    selector = flow["data_schema"].schema.get("relock")
+    assert (selector and selector.config["options"]) == offered
+    if offered:
+        flow = await go_on(hass, flow, {"relock": offered[-1]}, {}, {})
+        assert flow["data"]["relock"] == offered[-1]
+    else:
+        with pytest.raises(InvalidData):
+            await go_on(hass, flow, {"relock": "close"})
+        flow = await go_on(hass, flow, {}, {}, {})
+        assert flow["data"]["relock"] == "timeout"
+
+
+@pytest.mark.parametrize(
+    "typed, stored",
+    [
+        ({"held_open_time": 60, "pre_alarm_time": 15}, {"held_open_time": 60, "pre_alarm_time": 15}),
+        ({"held_open_time": 1, "pre_alarm_time": 0}, {"held_open_time": 1}),
+        ({"held_open_time": 3600}, {"held_open_time": 3600}),
+        ({"pre_alarm_time": 15}, {}),  # there is nothing to warn of
+        ({}, {}),
+    ],
+)
+async def test_how_long_a_door_may_stand_open(hass, empty, relay, sensors, typed, stored):
+    flow = await at_the_sensors(hass, empty, relay.entity_id)
+    flow = await go_on(hass, flow, {"contact": sensors["contact"]}, typed, {}, {})
+    assert {name: flow["data"][name] for name in flow["data"].keys() & {"held_open_time", "pre_alarm_time"}} == stored
+
+
+@pytest.mark.parametrize(
+    "typed, errors",
+    [
+        ({"held_open_time": 0}, {"held_open_time": "held_open_time_range"}),
+        ({"held_open_time": 3601}, {"held_open_time": "held_open_time_range"}),
+        ({"held_open_time": float("nan")}, {"held_open_time": "held_open_time_range"}),
+        ({"held_open_time": 10, "pre_alarm_time": 10}, {"pre_alarm_time": "pre_alarm_time_range"}),
+        ({"held_open_time": 10, "pre_alarm_time": -1}, {"pre_alarm_time": "pre_alarm_time_range"}),
+        ({"held_open_time": 10, "pre_alarm_time": float("nan")}, {"pre_alarm_time": "pre_alarm_time_range"}),
+    ],
+)
+async def test_a_mistake_in_the_times_of_an_open_door_is_named(hass, empty, relay, sensors, typed, errors):
+    flow = await at_the_sensors(hass, empty, relay.entity_id)
+    flow = await go_on(hass, flow, {"contact": sensors["contact"]}, typed)
+    assert (flow["step_id"], flow["errors"]) == ("opened", errors)
+    assert suggested(flow) == pytest.approx(typed | {"relock": "timeout"}, nan_ok=True)
+    flow = await go_on(hass, flow, {"held_open_time": 10, "pre_alarm_time": 9})
+    assert flow["step_id"] == "admit"
+
+
+# ---- who may come in ----
+
+
+async def at_the_hours(hass, site, relay):
+    return await go_on(hass, await at_the_sensors(hass, site, relay.entity_id), {})
+
+
+DAY = {"days": ["mon"], "from": "08:00:00", "to": "18:00:00"}
+
+
+@pytest.mark.parametrize(
+    "typed, stored",
+    [
+        ([], []),
+        ([DAY], [DAY]),
+        ([DAY | {"days": ["sun", "sat"]}, DAY], [DAY | {"days": ["sat", "sun"]}, DAY]),
+        ([DAY | {"days": ["mon", "mon"]}], [DAY]),
+        ([DAY | {"to": "08:00:00"}], [DAY | {"to": "08:00:00"}]),  # a whole day
+        ([DAY | {"from": "9:30", "to": "1:05"}], [DAY | {"from": "09:30:00", "to": "01:05:00"}]),
+    ],
+)
+async def test_hours_are_stored_as_the_building_reads_them(hass, empty, relay, typed, stored):
+    flow = await go_on(hass, await at_the_hours(hass, empty, relay), {"hours": typed}, {})
+    assert flow["data"]["hours"] == stored
+    await hass.async_block_till_done()
+    assert len(empty.embedded.setup.doors[flow["data"]["door"]].door.hours) == len(stored)
+
+
+@pytest.mark.parametrize(
+    "rows, error, row",
+    [
+        ([{"from": "08:00:00", "to": "18:00:00"}], "hours_without_days", "1"),
+        ([DAY, DAY | {"days": []}], "hours_without_days", "2"),
+        ([{}], "hours_without_days", "1"),
+        ([DAY, DAY, {"days": ["tue"], "to": "18:00:00"}], "hours_without_times", "3"),
+        ([{"days": ["tue"], "from": "08:00:00"}], "hours_without_times", "1"),
+        ([DAY | {"days": []}, {"days": ["tue"]}], "hours_without_days", "1"),
+    ],
+)
+async def test_a_row_of_hours_that_is_not_complete_is_named_by_its_number(hass, empty, relay, rows, error, row):
+    flow = await at_the_hours(hass, empty, relay)
+    typed = {"hours": rows, "manual": "nobody", "pin": "4711"}
+    flow = await go_on(hass, flow, typed)
+    assert (flow["step_id"], flow["errors"]) == ("admit", {"hours": error})
+    assert flow["description_placeholders"] == {"row": row}
+    assert suggested(flow) == typed
+    flow = await go_on(hass, flow, {"hours": [DAY]})
+    assert flow["step_id"] == "give"
+
+
+@pytest.mark.parametrize("pin", ["123", "123456789", "12a4", " 1234", "1234\n", "١٢٣٤"])
+async def test_a_pin_has_four_to_eight_digits_and_another_one_is_not_kept(hass, empty, relay, pin):
+    flow = await at_the_hours(hass, empty, relay)
+    flow = await go_on(hass, flow, {"pin": pin, "manual": "everyone", "hours": [DAY]})
+    assert (flow["step_id"], flow["errors"]) == ("admit", {"pin": "pin_invalid"})
+    assert suggested(flow) == {"manual": "everyone", "hours": [DAY]}
+    flow = await go_on(hass, flow, {"pin": "12345678"}, {})
+    assert flow["data"]["pin"].keys() == {"salt", "digest"}
+
+
+async def test_two_doors_with_one_pin_have_nothing_in_common(hass, empty, relay):
+    stored = []
+    for name in ("switch.one", "switch.two"):
+        hass.states.async_set(name, "off")
+        flow = await at_the_sensors(hass, empty, name)
+        flow = await go_on(hass, flow, {}, {"pin": "4711"}, {})
+        stored.append(flow["data"]["pin"])
+    assert stored[0]["salt"] != stored[1]["salt"]
+    assert stored[0]["digest"] != stored[1]["digest"]
+
+
+@pytest.mark.parametrize("language, monday", [("en", "Monday"), ("de", "Montag")])
+async def test_the_days_are_named_in_home_assistants_language(hass, empty, relay, language, monday):
+    """The frontend does not translate what is inside of a row."""
+    hass.config.language = language
+    flow = await at_the_hours(hass, empty, relay)
+    rows = flow["data_schema"].schema["hours"].config
+    days = rows["fields"]["days"]["selector"].config["options"]
+    assert days[0] == {"value": "mon", "label": monday}
+    assert len(days) == 7
+    assert rows["multiple"]
+
+
+async def test_every_page_can_be_sent_to_the_frontend(hass, empty, relay, sensors):
+    flow = await start(hass, empty, "door")
+    for user_input in (
+        door_input(relay.entity_id),
+        {"contact": sensors["contact"]},
+        {},
+        {"hours": [DAY], "pin": "4711"},
+        {},
+    ):
+        fields = probatio.to_field_list(flow["data_schema"], custom_serializer=cv.custom_serializer)
+        json_dumps({**flow, "data_schema": fields, "handler": None})
+        if flow["step_id"] == "admit":
+            hours = next(field for field in fields if field["name"] == "hours")["selector"]["object"]
+            assert hours["fields"]["from"] == {"default": "08:00:00", "selector": {"time": {}}}
+            assert hours["fields"]["days"]["selector"]["select"]["multiple"]
+        flow = await go_on(hass, flow, user_input)
+    assert flow["type"] is FlowResultType.CREATE_ENTRY
+
+
+# ---- changing a door ----
 
 
 async def test_a_door_is_changed_and_keeps_its_id(hass, site, relay):
     before = dict(site.subentry("Front door").data)
-    flow = await site.entry.start_subentry_reconfigure_flow(hass, site.subentry("Front door").subentry_id)
+    flow = await change(hass, site)
     assert flow["description_placeholders"] == {"door": site.door}
     assert suggested(flow) == {
         "name": "Front door",
@@ -270,11 +683,146 @@ async def test_a_door_is_changed_and_keeps_its_id(hass, site, relay):
     assert (flow["step_id"], flow["errors"]) == ("reconfigure", {"name": "name_empty"})
     assert flow["description_placeholders"] == {"door": site.door}
 
-    flow = await go_on(hass, flow, door_input(relay.entity_id, name="Garden gate", access_time=9))
+    flow = await go_on(hass, flow, door_input(relay.entity_id, name="Garden gate", access_time=9), {})
+    assert (flow["step_id"], flow["last_step"]) == ("admit", True)
+    assert dict(site.subentry("Front door").data) == before, "until the last page, nothing changes"
+    flow = await go_on(hass, flow, {})
     await hass.async_block_till_done()
-    assert (flow["type"], flow["reason"]) == (FlowResultType.ABORT, "reconfigure_successful")
-    assert dict(site.subentry("Garden gate").data) == before | {"access_time": 9}
+    assert ended(flow)
+    assert dict(site.subentry("Garden gate").data) == before | {
+        "access_time": 9,
+        "on_power_loss": "fail_secure",
+        "hours": [],
+        "manual": "everyone",
+    }
     assert site.subentry("Garden gate").unique_id == site.door
+
+
+PIN = Pin.of("4711", bytes(16))
+
+
+@pytest.fixture
+async def full(hass, site, sensors):
+    """The building, its door with everything that a door can have."""
+    site.change(
+        "Front door",
+        **sensors,
+        returns="by_vestibule",
+        on_power_loss="fail_safe",
+        relock="open",
+        held_open_time=90,
+        pre_alarm_time=20,
+        hours=[DAY],
+        manual="administrators",
+        pin={"salt": PIN.salt.hex(), "digest": PIN.digest.hex()},
+    )
+    await hass.async_block_till_done()
+    return site
+
+
+async def test_all_that_is_stored_is_shown_besides_the_pin_and_stays_if_nothing_is_changed(hass, full, sensors):
+    before = dict(full.subentry("Front door").data)
+    flow = await change(hass, full)
+    seen = {}
+    while flow["type"] is FlowResultType.FORM:
+        shown = suggested(flow)
+        seen |= shown
+        flow = await go_on(hass, flow, shown)
+    assert ended(flow)
+    assert seen == {
+        "name": "Front door",
+        "relay": "switch.relay",
+        **entity_ids(sensors),
+        **{
+            name: before[name]
+            for name in (
+                "access_time",
+                "releases_when",
+                "returns",
+                "on_power_loss",
+                "relock",
+                "held_open_time",
+                "pre_alarm_time",
+                "hours",
+                "manual",
+            )
+        },
+    }
+    assert dict(full.subentry("Front door").data) == before
+
+
+async def test_what_is_emptied_is_gone(hass, full, relay):
+    flow = await change(hass, full)
+    flow = await go_on(hass, flow, door_input(relay.entity_id, name="Front door"), {}, {"remove_pin": True})
+    await hass.async_block_till_done()
+    assert ended(flow)
+    door = full.embedded.setup.doors[full.door]
+    assert door.sensors == {}
+    assert (door.door.hours, door.door.pin, door.door.relock) == ((), None, "timeout")
+    assert (door.door.held_open_time, door.door.pre_alarm_time) == (None, 0)
+    gone = {"contact", "rex", "tamper", "lock_monitor", "relock", "held_open_time", "pre_alarm_time", "pin"}
+    assert not gone & full.subentry("Front door").data.keys()
+
+
+async def test_the_times_of_an_open_door_are_emptied(hass, full, relay, sensors):
+    flow = await change(hass, full)
+    flow = await go_on(hass, flow, door_input(relay.entity_id), {"contact": sensors["contact"]}, {}, {})
+    assert ended(flow)
+    data = full.subentry("Back door").data
+    assert not {"held_open_time", "pre_alarm_time"} & data.keys()
+    flow = await change(hass, full, "Back door")
+    flow = await go_on(hass, flow, door_input(relay.entity_id), {"contact": sensors["contact"]})
+    assert suggested(flow) == {"relock": "timeout"}, "what was emptied is not suggested again"
+
+
+async def test_a_contact_that_comes_later_brings_its_suggestions(hass, site, relay, sensors):
+    flow = await go_on(hass, await change(hass, site), door_input(relay.entity_id), {"contact": sensors["contact"]})
+    assert suggested(flow) == {"held_open_time": 60, "pre_alarm_time": 15}
+
+
+async def test_a_choice_that_the_new_relay_does_not_have_is_not_suggested(hass, full, sensors):
+    hass.states.async_set("cover.gate", "closed", {"supported_features": OPENS | CLOSES})
+    flow = await change(hass, full)
+    flow = await go_on(hass, flow, door_input("cover.gate", returns="by_vestibule"), entity_ids(sensors))
+    assert suggested(flow) == {"held_open_time": 90, "pre_alarm_time": 20}
+
+
+@pytest.mark.parametrize(
+    "typed, pin",
+    [
+        ({}, "4711"),
+        ({"remove_pin": False}, "4711"),
+        ({"pin": "0815", "remove_pin": False}, "0815"),
+        ({"remove_pin": True}, None),
+    ],
+)
+async def test_a_pin_stays_is_replaced_or_is_removed(hass, full, relay, typed, pin):
+    flow = await go_on(hass, await change(hass, full), door_input(relay.entity_id), {}, typed)
+    assert ended(flow)
+    await hass.async_block_till_done()
+    kept = full.embedded.setup.doors[full.door].door.pin
+    assert kept.matches(pin) if pin else kept is None
+
+
+async def test_a_pin_is_not_replaced_and_removed_at_once(hass, full, relay):
+    flow = await go_on(hass, await change(hass, full), door_input(relay.entity_id), {})
+    flow = await go_on(hass, flow, {"pin": "0815", "remove_pin": True})
+    assert (flow["step_id"], flow["errors"]) == ("admit", {"remove_pin": "pin_new_and_removed"})
+    flow = await go_on(hass, flow, {"pin": "0815"})
+    assert ended(flow)
+
+
+async def test_a_sensor_that_was_renamed_is_shown_by_its_new_name_and_one_that_is_gone_is_not(
+    hass, full, relay, entity_registry
+):
+    entity_registry.async_update_entity("binary_sensor.test_rex", new_entity_id="binary_sensor.handle")
+    entity_registry.async_remove("binary_sensor.test_tamper")
+    flow = await go_on(hass, await change(hass, full), door_input(relay.entity_id))
+    assert suggested(flow) == {
+        "contact": "binary_sensor.test_contact",
+        "rex": "binary_sensor.handle",
+        "lock_monitor": "binary_sensor.test_lock_monitor",
+    }
 
 
 async def test_a_relay_that_was_renamed_is_shown_by_its_new_name(hass, site, relay):
@@ -289,7 +837,7 @@ async def test_a_relay_that_cannot_report_is_known_as_such_from_then_on(hass, si
     blind = "button.blind" if kind == "button" else "switch.blind"
     hass.states.async_set(blind, "unknown", {"assumed_state": kind != "button"})
     flow = await site.entry.start_subentry_reconfigure_flow(hass, site.subentry("Front door").subentry_id)
-    await go_on(hass, flow, door_input(blind))
+    await go_on(hass, flow, door_input(blind), {}, {})
     await hass.async_block_till_done()
     assert site.subentry("Back door").data["reports"] is False
     assert site.lock().attributes["assumed_state"] is True
@@ -316,7 +864,7 @@ async def test_a_door_that_cannot_be_read_is_mended_in_its_form(hass, site, rela
     await hass.async_block_till_done()
     assert len(issue_registry.issues) == 1
     flow = await site.entry.start_subentry_reconfigure_flow(hass, front.subentry_id)
-    await go_on(hass, flow, door_input(relay.entity_id, name="Front door"))
+    await go_on(hass, flow, door_input(relay.entity_id, name="Front door"), {}, {})
     await hass.async_block_till_done()
     assert issue_registry.issues == {}
     assert (await site.present(await site.token()))["word"] == "granted"
@@ -340,6 +888,7 @@ def carrier_input(cloud: Cloud, /, **changes) -> dict:
         "accuracy": 50,
         "position_age": 30,
         "request_age": 120,
+        "rate": 12,
     } | changes
 
 
@@ -348,7 +897,8 @@ async def test_a_carrier_is_added_its_keys_compared_and_its_intake_key_shown_onc
     flow = await start(hass, site, "carrier")
     assert (flow["type"], flow["step_id"]) == (FlowResultType.FORM, "user")
     assert options(flow, "doors") == {site.door: "Front door"}
-    defaults = flow["data_schema"]({"name": "n", "issuer": "i", "jwk_set": "j"})
+    assert suggested(flow) == {"rate": 12}
+    defaults = flow["data_schema"]({"name": "n", "issuer": "i", "jwk_set": "j", "rate": 12})
     assert defaults == carrier_input(cloud) | {
         "name": "n",
         "issuer": "i",
@@ -362,6 +912,7 @@ async def test_a_carrier_is_added_its_keys_compared_and_its_intake_key_shown_onc
         issuer=f" {cloud.issuer} ",
         jwk_set=jwk_set(cloud.key, second, use="sig", note="2026"),
         doors=[site.door],
+        hours=[DAY | {"days": ["sun", "mon", "tue", "wed", "thu", "fri", "sat"], "to": "8:00"}],
     )
     flow = await go_on(hass, flow, typed)
     assert flow["step_id"] == "confirm"
@@ -391,6 +942,8 @@ async def test_a_carrier_is_added_its_keys_compared_and_its_intake_key_shown_onc
         "accuracy": 50,
         "position_age": 30,
         "request_age": 120,
+        "hours": [{"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "from": "08:00:00", "to": "08:00:00"}],
+        "rate": 12,
         "intake_key_sha256": hashlib.sha256(intake_key.encode()).hexdigest(),
     }
     assert intake_key not in json.dumps(site.entry.as_dict(), default=str)
@@ -460,6 +1013,12 @@ async def test_a_key_set_that_cannot_be_trusted_is_refused_by_reason_and_positio
         ({"accuracy": 0}, {"accuracy": "accuracy_range"}),
         ({"position_age": 301}, {"position_age": "position_age_range"}),
         ({"request_age": -1}, {"request_age": "request_age_range"}),
+        ({"rate": 0}, {"rate": "rate_range"}),  # a carrier that may not come is not added, or given no door
+        ({"rate": 0.5}, {"rate": "rate_range"}),
+        ({"rate": 1001}, {"rate": "rate_range"}),
+        ({"rate": float("nan")}, {"rate": "rate_range"}),
+        ({"hours": [{"days": []}]}, {"hours": "hours_without_days"}),
+        ({"hours": [{"days": ["mon"], "from": "08:00:00"}]}, {"hours": "hours_without_times"}),
         (
             {"name": "", "issuer": "x", "jwk_set": "x", "methods": []},
             {
@@ -476,7 +1035,8 @@ async def test_a_mistake_in_a_carrier_is_named_and_nothing_typed_is_lost(hass, e
     typed = carrier_input(cloud, **mistake)
     flow = await go_on(hass, flow, typed)
     assert (flow["step_id"], flow["errors"]) == ("user", errors)
-    assert suggested(flow) == typed
+    assert suggested(flow).keys() == typed.keys()
+    assert all(suggested(flow)[name] == typed[name] or typed[name] != typed[name] for name in typed)
     flow = await go_on(hass, flow, carrier_input(cloud))
     assert flow["step_id"] == "confirm"
 
@@ -549,10 +1109,55 @@ async def test_a_carriers_limits_are_changed_at_once(hass, site, cloud):
     assert (flow["type"], flow["reason"]) == (FlowResultType.ABORT, "reconfigure_successful")
     after = dict(site.subentry("Parcels").data)
     assert json.loads(after.pop("jwk_set")) == json.loads(before.pop("jwk_set"))
-    assert after == before | {"distance": 5}
+    assert after == before | {"distance": 5, "hours": [], "rate": 12}
 
     answer = await site.present(await site.token(distance=6))
     assert (answer["code"], answer["limit"]) == ("POLICY_EVIDENCE", "distance")
+
+
+async def test_a_carriers_hours_and_rate_are_shown_and_emptied(hass, site, cloud):
+    site.change("Parcel Express", hours=[DAY], rate=3)
+    flow = await reconfigure(hass, site)
+    assert suggested(flow)["hours"] == [DAY]
+    assert suggested(flow)["rate"] == 3
+    emptied = change_input(cloud, doors=[site.door])
+    del emptied["rate"]
+    flow = await go_on(hass, flow, emptied)
+    await hass.async_block_till_done()
+    assert ended(flow)
+    carrier = site.embedded.setup.building.carriers[cloud.issuer]
+    assert (carrier.hours, carrier.rate) == ((), None)
+    assert not {"hours", "rate"} & {name for name, value in suggested(await reconfigure(hass, site)).items() if value}
+
+
+async def test_a_carrier_without_a_limit_is_added_without_one(hass, empty, cloud):
+    flow = await start(hass, empty, "carrier")
+    typed = carrier_input(cloud)
+    del typed["rate"]
+    flow = await go_on(hass, flow, typed, {}, {})
+    assert flow["data"]["rate"] is None
+
+
+@pytest.mark.parametrize(
+    "external, address",
+    [("https://door.example:8443", "https://door.example:8443"), (None, "https://homeassistant.example")],
+)
+async def test_what_a_carrier_needs_to_call_in_is_shown_together(hass, site, external, address):
+    await hass.config.async_update(internal_url="http://192.0.2.7:8123", external_url=external)
+    hass.states.async_set("switch.other", "off")
+    flow = await at_the_sensors(hass, site, "switch.other", name="Side door")
+    await go_on(hass, flow, {}, {}, {})
+    flow = await start(hass, site, "carrier")
+    flow = await go_on(hass, flow, carrier_input(Cloud("https://second.example"), doors=[site.door]), {})
+    shown = flow["description_placeholders"]
+    assert shown.keys() == {"name", "address", "doors", "intake_key"}
+    assert shown["address"] == address
+    assert shown["doors"] == f"- Front door: `{site.door}`", "and no door that is not the carrier's"
+
+
+async def test_a_carrier_without_a_door_is_given_none(hass, site):
+    flow = await go_on(hass, await start(hass, site, "carrier"), carrier_input(Cloud("https://second.example")), {})
+    assert flow["description_placeholders"]["doors"] == "..."
 
 
 async def test_a_revoked_key_stays_listed_and_its_tokens_are_refused_by_name(hass, site, cloud):

@@ -41,7 +41,7 @@ async def test_every_decision_and_outcome_is_told_once_on_the_bus(site):
     assert [event.data for event in site.events] == [
         {
             "door": site.door,
-            "device_id": site.device().id,
+            "device": site.device().id,
             "means": "token",
             "outcome": outcome,
             "code": code,
@@ -75,8 +75,8 @@ async def test_the_event_entity_writes_a_state_for_each_event_even_when_they_com
     assert [state.attributes["sequence"] for state in written] == [1, 2, 3, 4, 5]
     assert len({state.state for state in written}) == 5
     told = site.events[-1].data
-    assert {name: written[-1].attributes[name] for name in told.keys() - {"door", "device_id"}} == {
-        name: value for name, value in told.items() if name not in {"door", "device_id"}
+    assert {name: written[-1].attributes[name] for name in told.keys() - {"door", "device"}} == {
+        name: value for name, value in told.items() if name not in {"door", "device"}
     }
     assert written[-1].attributes["event_type"] == "access_denied"
 
@@ -85,9 +85,8 @@ async def test_the_context_of_the_action_goes_through_to_relay_lock_and_events(h
     context = Context(user_id=hass_admin_user.id)
     await site.present(await site.token(), context)
     assert relay.contexts == [context]
-    assert site.lock().context == context
-    assert site.access().context == context
-    assert all(event.context == context for event in site.events)
+    for told in (site.lock().context, site.access().context, *(event.context for event in site.events)):
+        assert (told.user_id, told.parent_id) == (context.user_id, context.id), "a child of its own for each event"
 
 
 async def test_a_presenter_needs_no_right_to_the_relay(hass, site, relay, hass_read_only_user):
@@ -158,7 +157,7 @@ async def test_a_signed_token_whose_claims_cannot_be_read_is_told_of_without_a_d
     assert answer == {"word": "invalid_token", "code": None, "door": None, "limit": None}
     (told,) = site.events
     assert (told.data["outcome"], told.data["code"]) == ("access_denied", "BAD_CLAIMS")
-    assert (told.data["door"], told.data["device_id"], told.data["carrier"]) == (None, None, "Parcel Express")
+    assert (told.data["door"], told.data["device"], told.data["carrier"]) == (None, None, "Parcel Express")
     assert relay.told == []
 
 
@@ -167,7 +166,7 @@ async def test_a_token_for_another_buildings_door_is_refused(site, relay):
     answer = await site.present(site.cloud.token(elsewhere, await site.challenge()))
     assert (answer["word"], answer["code"]) == ("refused", "WRONG_DOOR")
     assert site.events[-1].data["door"] == elsewhere
-    assert site.events[-1].data["device_id"] is None
+    assert site.events[-1].data["device"] is None
     assert relay.told == []
 
 

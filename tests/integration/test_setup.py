@@ -132,7 +132,7 @@ async def test_a_spend_that_a_crash_left_without_outcome_is_told_as_unknown_once
     await site.settle()
 
     assert site.outcomes() == [("outcome_unknown", "OUTCOME_UNKNOWN")]
-    assert site.events[0].data["device_id"] == site.device().id
+    assert site.events[0].data["device"] == site.device().id
     assert site.access().attributes["event_type"] == "outcome_unknown", "told when the entity was there to hear it"
     assert relay.told == ["on"], "never made up for"
 
@@ -325,7 +325,8 @@ async def test_a_removed_door_takes_its_device_and_entities_along_and_is_put_bac
     await hass.async_block_till_done()
     await site.settle()
     assert site.device() is None
-    assert er.async_entries_for_config_entry(er.async_get(hass), site.entry.entry_id) == []
+    left = er.async_entries_for_config_entry(er.async_get(hass), site.entry.entry_id)
+    assert {entity.config_subentry_id for entity in left} == {None}, "only the building's own are left"
     assert relay.told == ["on", "off"]
     relay.lose()
     await hass.async_block_till_done()
@@ -354,7 +355,8 @@ async def test_a_new_relay_takes_over_at_once_and_the_old_one_is_put_back(hass, 
     site.change("Front door", returns="by_vestibule", access_time=30)
     await site.unlock()
     hass.states.async_set("input_button.bell", "unknown")
-    site.change("Front door", relay="input_button.bell", returns="by_itself", reports=False)
+    button = {"relay": "input_button.bell", "relay_domain": "input_button"}
+    site.change("Front door", **button, returns="by_itself", reports=False)
     await hass.async_block_till_done()
     await site.until("unknown")
     async with asyncio.timeout(5):

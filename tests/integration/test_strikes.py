@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from homeassistant.auth.permissions.const import POLICY_CONTROL
+from homeassistant.components.cover import CoverEntityFeature
 from homeassistant.components.input_button import DOMAIN as INPUT_BUTTON
-from homeassistant.core import HomeAssistant
+from homeassistant.core import Context, HomeAssistant
 from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
 from homeassistant.helpers import entity_registry as er
 from homeassistant.setup import async_setup_component
 
 from custom_components.vestibule import strikes
-from custom_components.vestibule.building import Relay, ReleasesWhen, Returns
+from custom_components.vestibule.building import Relay, RelayDomain, ReleasesWhen, Returns
 from custom_components.vestibule.strikes import EntityStrike
 from custom_components.vestibule.vestibule_core import errors
 from custom_components.vestibule.vestibule_core.strike import Capabilities, Pulse, Reading
 from tests.conformance import StrikeConformance, StrikeHarness
-from tests.integration.site import RelayButton, RelaySwitch
+from tests.integration.site import RelayButton, RelayCover, RelayLock, RelaySwitch
 
 
 def relay_of(hass: HomeAssistant, entity_id: str, **changes) -> Relay:
@@ -26,6 +28,7 @@ def relay_of(hass: HomeAssistant, entity_id: str, **changes) -> Relay:
     return Relay(
         **{
             "entity": registered.id if registered else entity_id,
+            "domain": RelayDomain(entity_id.partition(".")[0]),
             "releases_when": ReleasesWhen.ON,
             "returns": Returns.BY_ITSELF,
             "reports": state is not None and strikes.reports(state),
@@ -37,83 +40,119 @@ def relay_of(hass: HomeAssistant, entity_id: str, **changes) -> Relay:
 # ---- the suite of every strike --------------------------------------------------------------------------------------
 
 
-class SwitchHarness(StrikeHarness):
-    """A switch entity with hands on it."""
+class EntityHarness(StrikeHarness):
+    """An entity with hands on it. It is *there* when it is on, unlocked or open."""
 
     errors = errors
-
-    def __init__(self, hass: HomeAssistant, switch: RelaySwitch, relay: Relay) -> None:
-        self.hass, self.switch = hass, switch
-        self.strike = EntityStrike(hass, relay)
-        self._releases = "on" if relay.releases_when is ReleasesWhen.ON else "off"
-        self._released = relay.releases_when is ReleasesWhen.ON
-        self.movements = 0
-        switch.moved = self._count
-
     movements = 0
 
-    def _count(self, is_on: bool) -> None:
-        self.movements += is_on is self._released
+    def __init__(self, hass: HomeAssistant, entity: RelaySwitch | RelayLock | RelayCover, relay: Relay) -> None:
+        self.entity = entity
+        self.strike = EntityStrike(hass, relay)
+        self._released = relay.releases_when is ReleasesWhen.ON
+        self._is_there = not self._released
+        self._release_command = {"lock": "unlock", "cover": "open"}.get(entity.domain, relay.releases_when)
+        entity.moved = self._moved
+
+    def _moved(self, there: bool) -> None:
+        self.movements += there is self._released
+        self._is_there = there
 
     def pulse(self, seconds: float = 60.0) -> Pulse:
         if self.strike.capabilities.device_timed and seconds < 1:
-            self.switch.own_pulse = seconds
+            self.entity.own_pulse = seconds
         return Pulse(bytes(16), seconds)
 
     @property
     def commands(self) -> int:
-        return self.switch.told.count(self._releases)
+        return self.entity.told.count(self._release_command)
 
     @property
     def is_secured(self) -> bool:
-        return self.switch.is_on is not self._released
+        return self._is_there is not self._released
 
     async def make_unreachable(self) -> None:
-        self.switch.lose()
+        self.entity.lose()
 
     async def make_reachable(self) -> None:
-        self.switch.find()
+        self.entity.find()
 
     async def refuse(self) -> None:
-        self.switch.error = ServiceValidationError("no")
+        self.entity.error = ServiceValidationError("no")
 
     async def hang(self) -> None:
-        self.switch.hangs = True
+        self.entity.hangs = True
 
     async def operate_by_someone_else(self, *, released: bool) -> None:
-        self.switch.move(released is self._released)
+        self.entity.move(released is self._released)
 
     async def settle(self) -> None:
         await asyncio.sleep(0)
 
 
+def assuming[T: (RelaySwitch, RelayLock, RelayCover)](entity: T) -> T:
+    entity._attr_assumed_state = True
+    return entity
+
+
+async def harness_of(hass, entity, **changes) -> EntityHarness:
+    await entity.install(hass)
+    return EntityHarness(hass, entity, relay_of(hass, entity.entity_id, **changes))
+
+
 class TestSwitchThatGoesBackByItself(StrikeConformance):
     @pytest.fixture
     async def harness(self, hass, relay):
-        return SwitchHarness(hass, relay, relay_of(hass, relay.entity_id))
+        return EntityHarness(hass, relay, relay_of(hass, relay.entity_id))
 
 
 class TestSwitchThatVestibuleTimes(StrikeConformance):
     @pytest.fixture
     async def harness(self, hass, relay):
-        return SwitchHarness(hass, relay, relay_of(hass, relay.entity_id, returns=Returns.BY_VESTIBULE))
+        return EntityHarness(hass, relay, relay_of(hass, relay.entity_id, returns=Returns.BY_VESTIBULE))
 
 
 class TestFailSafeSwitch(StrikeConformance):
     @pytest.fixture
     async def harness(self, hass):
         switch = RelaySwitch("magnet", is_on=True)
-        await switch.install(hass)
-        relay = relay_of(hass, switch.entity_id, returns=Returns.BY_VESTIBULE, releases_when=ReleasesWhen.OFF)
-        return SwitchHarness(hass, switch, relay)
+        return await harness_of(hass, switch, returns=Returns.BY_VESTIBULE, releases_when=ReleasesWhen.OFF)
 
 
 class TestSwitchThatOnlyAssumesItsState(StrikeConformance):
     @pytest.fixture
     async def harness(self, hass):
-        switch = assuming_switch("blind")
-        await switch.install(hass)
-        return SwitchHarness(hass, switch, relay_of(hass, switch.entity_id, returns=Returns.BY_VESTIBULE))
+        return await harness_of(hass, assuming(RelaySwitch("blind")), returns=Returns.BY_VESTIBULE)
+
+
+class TestLockThatGoesBackByItself(StrikeConformance):
+    @pytest.fixture
+    async def harness(self, hass):
+        return await harness_of(hass, RelayLock("bolt"))
+
+
+class TestLockThatVestibuleTimes(StrikeConformance):
+    @pytest.fixture
+    async def harness(self, hass):
+        return await harness_of(hass, RelayLock("bolt"), returns=Returns.BY_VESTIBULE)
+
+
+class TestLockThatOnlyAssumesItsState(StrikeConformance):
+    @pytest.fixture
+    async def harness(self, hass):
+        return await harness_of(hass, assuming(RelayLock("bolt")), returns=Returns.BY_VESTIBULE)
+
+
+class TestGateThatClosesByItself(StrikeConformance):
+    @pytest.fixture
+    async def harness(self, hass):
+        return await harness_of(hass, RelayCover("gate"))
+
+
+class TestGateThatVestibuleTimes(StrikeConformance):
+    @pytest.fixture
+    async def harness(self, hass):
+        return await harness_of(hass, RelayCover("gate"), returns=Returns.BY_VESTIBULE)
 
 
 # ---- what only Home Assistant does ----------------------------------------------------------------------------------
@@ -199,6 +238,16 @@ async def test_a_relay_that_is_deleted_is_unreachable_until_it_comes_back(hass, 
     unsubscribe()
 
 
+async def test_a_relay_whose_registration_changes_in_another_way_has_no_news(hass, strike, relay, entity_registry):
+    heard = []
+    unsubscribe = strike.subscribe(heard.append)
+    entity_registry.async_update_entity(relay.entity_id, aliases=["strike plate"])
+    entity_registry.async_get_or_create("switch", "test", "another")
+    await hass.async_block_till_done()
+    assert heard == []
+    unsubscribe()
+
+
 async def test_a_state_that_is_neither_on_nor_off_is_unknown(hass, strike, relay):
     hass.states.async_set(relay.entity_id, "unknown")
     assert strike.reading is Reading.UNKNOWN
@@ -218,35 +267,55 @@ async def test_a_device_that_does_not_answer_may_have_moved(strike, relay):
     assert raised.value.may_have_succeeded
 
 
-def assuming_switch(name: str) -> RelaySwitch:
-    switch = RelaySwitch(name)
-    switch._attr_assumed_state = True
-    return switch
-
-
 @pytest.mark.parametrize(
     "make, reports, reading",
     [
         (RelaySwitch, True, Reading.RELEASED),
-        (assuming_switch, False, Reading.UNKNOWN),
-        (assuming_switch, True, Reading.UNKNOWN),  # it did not assume when the door was saved
+        (lambda name: assuming(RelaySwitch(name)), False, Reading.UNKNOWN),
+        (lambda name: assuming(RelaySwitch(name)), True, Reading.UNKNOWN),  # it did not assume when the door was saved
         (RelaySwitch, False, Reading.UNKNOWN),  # it did
         (RelayButton, False, Reading.UNKNOWN),
+        (RelayLock, True, Reading.RELEASED),
+        (RelayCover, True, Reading.RELEASED),
+        (lambda name: assuming(RelayCover(name)), True, Reading.UNKNOWN),
     ],
 )
 async def test_capabilities_are_fixed_though_the_relay_comes_late(hass, make, reports, reading):
     late = make("late")
     strike = EntityStrike(hass, relay_of(hass, f"{late.domain}.late", reports=reports))
     before = strike.capabilities
-    assert before == Capabilities(device_timed=True, feedback=reports)
+    assert (before.device_timed, before.feedback) == (True, reports)
     assert (strike.is_reachable, strike.reading) == (False, Reading.UNKNOWN)
 
     await late.install(hass)
+    assert late.told == [], "it moves nothing when it comes"
     assert strike.capabilities == before
     await strike.release(PULSE)
     assert (strike.capabilities, strike.reading) == (before, reading)
     late.lose()
     assert (strike.capabilities, strike.reading) == (before, Reading.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    "domain, returns, can_secure, can_hold",
+    [
+        ("switch", Returns.BY_ITSELF, True, False),  # sooner than its timer would
+        ("switch", Returns.BY_VESTIBULE, True, True),
+        ("lock", Returns.BY_ITSELF, True, False),
+        ("lock", Returns.BY_VESTIBULE, True, True),
+        ("cover", Returns.BY_ITSELF, False, False),  # the manager did not agree that Vestibule closes it
+        ("cover", Returns.BY_VESTIBULE, True, True),
+        ("button", Returns.BY_ITSELF, False, False),
+        ("input_button", Returns.BY_ITSELF, False, False),
+    ],
+)
+async def test_what_a_relay_can_do_follows_from_its_kind_and_from_who_ends_a_release(
+    hass, domain, returns, can_secure, can_hold
+):
+    strike = EntityStrike(hass, relay_of(hass, f"{domain}.strike", returns=returns, reports=False))
+    assert strike.capabilities == Capabilities(
+        device_timed=returns is Returns.BY_ITSELF, feedback=False, can_secure=can_secure, can_hold=can_hold
+    )
 
 
 @pytest.mark.parametrize("kind", ["button", "input_button"])
@@ -259,10 +328,186 @@ async def test_a_button_is_pressed_once_and_cannot_be_put_back(hass, kind):
         await button.install(hass)
         entity_id = button.entity_id
     strike = EntityStrike(hass, relay_of(hass, entity_id))
-    assert strike.capabilities == Capabilities(device_timed=True, feedback=False)
     await strike.reach()  # never pressed before: its state is unknown, which is no obstacle
     await strike.release(PULSE)
-    assert hass.states.get(entity_id).state != "unknown"
+    pressed = hass.states.get(entity_id).state
+    assert pressed != "unknown"
     assert strike.reading is Reading.UNKNOWN
+    for command in (strike.secure(), strike.hold(None)):
+        with pytest.raises(errors.StrikeRefused):
+            await command
+    assert hass.states.get(entity_id).state == pressed
+
+
+@pytest.mark.parametrize("make", [RelaySwitch, RelayLock, RelayCover])
+async def test_what_goes_back_by_itself_is_not_told_to_stay(hass, make):
+    entity = make("strike")
+    harness = await harness_of(hass, entity)
+    with pytest.raises(errors.StrikeRefused):
+        await harness.strike.hold(None)
+    assert entity.told == []
+
+
+async def test_an_entity_of_another_kind_is_out_of_reach(hass, relay):
+    """Home Assistant would take a press of a switch for done."""
+    strike = EntityStrike(hass, relay_of(hass, relay.entity_id, domain=RelayDomain.BUTTON))
+    assert not strike.is_reachable
+    for command in (strike.reach(), strike.release(PULSE)):
+        with pytest.raises(errors.StrikeUnreachable):
+            await command
+
+
+# ---- in whose name --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [RelaySwitch, RelayLock, RelayCover])
+async def test_whoever_asked_is_shown_with_the_relay_and_nobody_with_what_follows(hass, make, hass_admin_user):
+    entity = make("strike")
+    strike = (await harness_of(hass, entity, returns=Returns.BY_VESTIBULE)).strike
+    asked = Context(user_id=hass_admin_user.id)
+    await strike.release(Pulse(bytes(16), 5.0, asked))
+    await strike.secure()
+    held = Context()  # by an automation
+    await strike.hold(held)
+    assert [entity.contexts[0], entity.contexts[2]] == [asked, held]
+    assert entity.contexts[1].user_id is None
+
+
+@pytest.mark.parametrize("command", ["release", "hold"])
+async def test_who_may_not_switch_the_relay_is_let_in_without_a_name(hass, relay, command, hass_read_only_user):
+    assert not hass_read_only_user.permissions.check_entity(relay.entity_id, POLICY_CONTROL)
+    strike = EntityStrike(hass, relay_of(hass, relay.entity_id, returns=Returns.BY_VESTIBULE))
+    asked = Context(user_id=hass_read_only_user.id)
+    await (strike.hold(asked) if command == "hold" else strike.release(Pulse(bytes(16), 5.0, asked)))
+    (context,) = relay.contexts
+    assert (context.user_id, context.parent_id) == (None, asked.id)
+
+
+# ---- locks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "state, reading",
+    [
+        ("locked", Reading.SECURED),
+        ("unlocked", Reading.RELEASED),
+        ("open", Reading.RELEASED),
+        ("unlocking", Reading.RELEASED),
+        ("locking", Reading.RELEASED),  # not yet
+        ("opening", Reading.RELEASED),
+        ("jammed", Reading.UNKNOWN),
+        ("unknown", Reading.UNKNOWN),
+        ("unavailable", Reading.UNKNOWN),
+    ],
+)
+async def test_a_lock_is_secured_when_it_says_locked_and_at_no_other_time(hass, state, reading):
+    hass.states.async_set("lock.bolt", state)
+    assert EntityStrike(hass, relay_of(hass, "lock.bolt", reports=True)).reading is reading
+
+
+@pytest.fixture
+async def bolt(hass):
+    """A lock that Vestibule times."""
+    return await harness_of(hass, RelayLock("bolt"), returns=Returns.BY_VESTIBULE)
+
+
+@pytest.mark.parametrize("confirming", ["unlocked", "open"])
+async def test_a_lock_has_released_when_it_is_unlocked_not_when_it_begins_to_be(hass, bolt, monkeypatch, confirming):
+    monkeypatch.setattr(strikes, "CONFIRMATION", 0.01)  # a lock is given longer
+    bolt.entity.obeys = False
+    hass.loop.call_later(0.01, hass.states.async_set, "lock.bolt", "unlocking")
+    released = hass.async_create_task(bolt.strike.release(PULSE))
+    await asyncio.sleep(0.05)
+    assert hass.states.get("lock.bolt").state == "unlocking"
+    assert not released.done()
+    hass.states.async_set("lock.bolt", confirming)
+    await released
+    assert bolt.entity.told == ["unlock"]
+
+
+@pytest.mark.parametrize("state", ["locking", "jammed", "unlocked"])
+async def test_a_lock_that_does_not_lock_is_not_taken_for_locked(hass, bolt, monkeypatch, state):
+    await bolt.strike.release(PULSE)
+    monkeypatch.setattr(strikes, "MOTOR_CONFIRMATION", 0.05)
+    bolt.entity.obeys = False
+    hass.loop.call_later(0.01, hass.states.async_set, "lock.bolt", state)
+    with pytest.raises(errors.OutcomeUnknown):
+        await bolt.strike.secure()
+
+
+async def test_a_lock_that_asks_for_a_code_which_nobody_has_refuses(bolt):
+    bolt.entity._attr_code_format = r"^\d{6}$"
+    with pytest.raises(errors.StrikeRefused):
+        await bolt.strike.release(PULSE)
+    assert bolt.entity.told == []
+
+
+# ---- gates and garage doors -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "state, reading",
+    [
+        ("closed", Reading.SECURED),
+        ("opening", Reading.RELEASED),
+        ("open", Reading.RELEASED),
+        ("closing", Reading.RELEASED),  # not yet
+        ("unknown", Reading.UNKNOWN),
+        ("unavailable", Reading.UNKNOWN),
+    ],
+)
+async def test_a_gate_is_secured_when_it_says_closed_and_at_no_other_time(hass, state, reading):
+    hass.states.async_set("cover.gate", state)
+    assert EntityStrike(hass, relay_of(hass, "cover.gate", reports=True)).reading is reading
+
+
+async def test_a_gate_has_confirmed_when_it_moves_and_is_secured_when_it_is_there(hass):
+    gate = RelayCover("gate", travel=60)
+    strike = (await harness_of(hass, gate, returns=Returns.BY_VESTIBULE)).strike
+    heard = []
+    unsubscribe = strike.subscribe(heard.append)
+    await strike.release(PULSE)
+    assert hass.states.get("cover.gate").state == "opening"
+    gate.arrive(True)
+    await strike.secure()
+    assert hass.states.get("cover.gate").state == "closing"
+    assert strike.reading is Reading.RELEASED
+    gate.arrive(False)
+    assert strike.reading is Reading.SECURED
+    await hass.async_block_till_done()
+    assert heard == [Reading.RELEASED] * 3 + [Reading.SECURED]
+    assert gate.told == ["open", "close"]
+    unsubscribe()
+    gate._arrival.cancel()
+
+
+@pytest.mark.parametrize("command", ["release", "secure"])
+async def test_a_gate_that_does_not_move_is_not_taken_for_moving(hass, monkeypatch, command):
+    monkeypatch.setattr(strikes, "MOTOR_CONFIRMATION", 0.02)
+    gate = RelayCover("gate")
+    strike = (await harness_of(hass, gate, returns=Returns.BY_VESTIBULE)).strike
+    if command == "secure":
+        await strike.release(PULSE)
+    gate.obeys = False
+    with pytest.raises(errors.OutcomeUnknown):
+        await (strike.release(PULSE) if command == "release" else strike.secure())
+
+
+async def test_a_gate_that_closes_by_itself_is_never_closed_by_us(hass):
+    gate = RelayCover("gate")
+    strike = (await harness_of(hass, gate)).strike
+    await strike.release(PULSE)
     with pytest.raises(errors.StrikeRefused):
         await strike.secure()
+    assert gate.told == ["open"]
+
+
+async def test_a_gate_that_can_no_longer_be_told_to_close_says_so(hass):
+    gate = RelayCover("gate")
+    strike = (await harness_of(hass, gate, returns=Returns.BY_VESTIBULE)).strike
+    await strike.hold(None)
+    gate._attr_supported_features = CoverEntityFeature.OPEN
+    gate.async_write_ha_state()
+    with pytest.raises(errors.StrikeRefused):
+        await strike.secure()
+    assert gate.told == ["open"]

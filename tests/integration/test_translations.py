@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from custom_components.vestibule import lock, services
+from custom_components.vestibule import actor, event, issues, services
 from custom_components.vestibule.building import ReleasesWhen, Returns
-from custom_components.vestibule.vestibule_core.model import Code, EventName, Means
+from custom_components.vestibule.vestibule_core.hours import Day
+from custom_components.vestibule.vestibule_core.model import Code, ManualRule, Means, OnPowerLoss, RelockOn
 from custom_components.vestibule.vestibule_core.token import DriverProof
 
-PACKAGE = Path(lock.__file__).parent
+PACKAGE = Path(actor.__file__).parent
+PLATFORMS = {"binary_sensor", "event", "lock", "select", "sensor", "switch"}
 LANGUAGES = sorted(path.stem for path in (PACKAGE / "translations").glob("*.json"))
 
 
@@ -54,18 +56,33 @@ def keywords(file: str, name: str) -> set[str]:
 
 
 def test_every_error_that_is_raised_has_a_text_and_every_text_an_error():
-    raised = set(lock._NOT_OPENED.values()) | set(services._NO_CHALLENGE.values())
+    raised = {*actor._NOT_YOURS.values(), *actor._FAILED.values(), *services._NO_CHALLENGE.values()}
     for path in PACKAGE.glob("*.py"):
-        if path.name not in {"config_flow.py", "event.py"}:
+        if path.stem not in (PLATFORMS - {"lock"}) | {"config_flow"}:
             raised |= keywords(path.name, "translation_key")
-    assert raised - EN["issues"].keys() == EN["exceptions"].keys()
-    assert raised & EN["issues"].keys() == EN["issues"].keys()
+    assert raised == EN["exceptions"].keys()
+    assert EN["issues"].keys() == {kind.value for kind in issues.Kind}
 
 
 def test_every_code_that_can_end_an_unlock_by_hand_has_a_message():
     # What only a token can meet (steps 1 to 10 of the protocol) cannot happen by hand.
-    by_token = {code for code in Code if code.word in {"invalid_token", "refused", "already_used"}} - {Code.WRONG_DOOR}
-    assert lock._NOT_OPENED.keys() == set(Code) - by_token - {Code.GRANTED}
+    by_token = {
+        code
+        for code in Code
+        if code.word in {"invalid_token", "already_used"} or code.startswith(("NONCE_", "POLICY_"))
+    } | {Code.NOT_SPENDER, Code.CLOCK_UNTRUSTED, Code.DELIVERIES_OFF}
+    assert actor._NOT_YOURS.keys() | actor._FAILED.keys() == set(Code) - by_token - {Code.GRANTED}
+    assert not actor._NOT_YOURS.keys() & actor._FAILED.keys()
+
+
+def test_every_entity_has_a_name_of_its_own_or_of_its_device_class():
+    named = {(path, key) for path in PLATFORMS for key in keywords(f"{path}.py", "translation_key") if path != "lock"}
+    for path in PLATFORMS:
+        for node in nodes(f"{path}.py", ast.Assign):
+            if getattr(node.targets[0], "id", None) == "_attr_translation_key":
+                named.add((path, node.value.value))
+    written = {(path, key) for path, entities in EN["entity"].items() for key in entities}
+    assert written == named
 
 
 def flows() -> dict[str, dict[str, Any]]:
@@ -114,13 +131,22 @@ def test_every_field_of_a_form_is_explained():
 
 def test_every_choice_and_every_state_has_its_text():
     selectors = EN["selector"]
-    assert selectors.keys() == {"methods", "releases_when", "returns"}
-    assert selectors["methods"]["options"].keys() == {proof.value for proof in DriverProof}
-    assert selectors["releases_when"]["options"].keys() == {when.value for when in ReleasesWhen}
-    assert selectors["returns"]["options"].keys() == {returns.value for returns in Returns}
+    choices = {
+        "days": Day,
+        "manual": ManualRule,
+        "methods": DriverProof,
+        "on_power_loss": OnPowerLoss,
+        "releases_when": ReleasesWhen,
+        "relock": RelockOn,
+        "returns": Returns,
+    }
+    assert selectors.keys() == choices.keys() | {"hours"}
+    for name, options in choices.items():
+        assert selectors[name]["options"].keys() == {option.value for option in options}
+    assert selectors["hours"]["fields"].keys() == {"days", "from", "to"}
     attributes = EN["entity"]["event"]["access"]["state_attributes"]
     for attribute in ("event_type", "outcome"):
-        assert attributes[attribute]["state"].keys() == {name.value for name in EventName}
+        assert attributes[attribute]["state"].keys() == set(event._EVENT_TYPES)
     assert attributes["means"]["state"].keys() == {means.value for means in Means}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -24,18 +24,23 @@ from .door import (
     Input,
     LeftOpen,
     Lock,
+    LockdownBegun,
     NotReleased,
     NotSecured,
     Observed,
+    Record,
     Released,
     Secured,
+    Sensed,
+    SetUpChanged,
+    StrikeReplaced,
     Timing,
     Unresolved,
     advance,
 )
 from .errors import OutcomeUnknown, Refused, StoreFailed, StrikeRefused, StrikeUnreachable, VestibuleError
 from .journal import Person
-from .model import AccessEvent, Code, Decision, Door, DoorId, EventName, Now
+from .model import AccessEvent, Code, Decision, Door, DoorId, DoorMode, EventName, Now
 from .strike import Pulse, Strike
 from .token import UnlockToken
 
@@ -49,10 +54,27 @@ LATE_AFTER: Final = 5.0
 """Seconds from a request to the strike command; after that nobody may stand at the door any more (A.2 step 12)."""
 QUEUE: Final = 1024
 """Requests that may wait at one door."""
+CHATTER: Final = 256
+"""Things that may wait to happen to a door; beyond that what a sensor says again waits once, in its last place."""
 
 
 def _new_answer() -> asyncio.Future[Decision]:
     return asyncio.get_running_loop().create_future()
+
+
+def _new_code() -> asyncio.Future[Code]:
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(frozen=True, slots=True)
+class _Happening:
+    """Something that is to happen to a door."""
+
+    event: Input
+    held: bytes | None
+    """The id under which the journal notes that the door is held open from now on."""
+    origin: object
+    done: asyncio.Future[Code] = field(default_factory=_new_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +119,12 @@ class Office(Protocol):
         """Record what came of a grant; nothing waits for it."""
         ...
 
-    async def note_ended(self, door: DoorId, spend_id: bytes) -> None:
-        """Note that a release which is ours to end is over."""
+    def happened(self, door: DoorId, what: EventName, access: Access | None) -> None:
+        """Record what happened at a door, after ``access`` if it belongs to one; nothing waits for it."""
+        ...
+
+    async def note_ended(self, door: DoorId, ids: Sequence[bytes]) -> None:
+        """Note that releases which are ours to end are over."""
         ...
 
     def tell_unrecorded(self, access: Access) -> None:
@@ -115,30 +141,42 @@ class DoorTask:
         door: Door,
         strike: Strike,
         *,
-        left_open: bytes | None = None,
+        state: DoorState | None = None,
+        left_open: Sequence[bytes] = (),
         after: asyncio.Task[None] | None = None,
     ) -> None:
-        """Begin, once the task ``after`` (an earlier one of the same door) has ended.
+        """Begin in ``state``, once the task ``after`` (an earlier one of the same door) has ended.
 
-        ``left_open`` is the spend id of a release that was ours to end when the program died.
+        ``left_open`` are the ids of releases that were ours to end when the program died.
         """
-        self.state = DoorState()
+        self.state = state or DoorState()
         self.listeners: list[Callable[[DoorState], None]] = []
         self._office = office
         self._door = door
         self._strike = strike
-        self.release_noted = left_open
-        """The spend id under which the journal has a release that is ours to end."""
+        self.noted = list(left_open)
+        """The ids under which the journal may have a release that is ours to end: the newest one of them."""
+        self._timing = _timing(door, strike)
+        self._last: Access | None = None
+        """The access that was granted last."""
+        self._held_for: object = None
+        """Where the wish to hold the door open came from."""
         self._waiting: deque[Access] = deque()
+        self._happenings: deque[_Happening] = deque()
         # What comes before those who wait. A reading is taken when its turn comes: a queued one could be stale.
         self._change: tuple[Door, Strike] | None = None
         self._look_waits = True
         self._stop_asked = False
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[bool]] = set()
         self._unsubscribe = strike.subscribe(self._look)
         self._task = asyncio.get_running_loop().create_task(self._run(after), name=f"vestibule {door.id}")
+
+    @property
+    def can_hold(self) -> bool:
+        """Whether the door can be held open."""
+        return self._strike.capabilities.can_hold
 
     def take(self, access: Access) -> bool:
         """Let a wish wait for its turn; return False if there is no room."""
@@ -153,16 +191,40 @@ class DoorTask:
         self._change = (door, strike)
         self._wake.set()
 
-    async def stop(self, *, hurry: bool) -> None:
-        """End, after what is under way and with the release that is ours to end.
+    def post(self, event: Input, *, held: bytes | None = None, origin: object = None) -> asyncio.Future[Code]:
+        """Let something happen to the door, before whoever waits; the result says how it went if the strike was told.
+
+        Nothing is granted in between: an access that is under way is judged again before the strike hears of it.
+        """
+        happening = _Happening(event, held, origin)
+        if self._stop_asked:
+            happening.done.set_result(Code.STOPPING)
+            return happening.done
+        if len(self._happenings) >= CHATTER and isinstance(event, Sensed):
+            for old in [old for old in self._happenings if old.event == event]:
+                self._happenings.remove(old)
+                old.done.set_result(Code.GRANTED)
+        self._happenings.append(happening)
+        self._wake.set()
+        return happening.done
+
+    def stop(self, *, hurry: bool) -> Coroutine[Any, Any, None]:
+        """Take nothing more from now on; what is returned ends when the task has, after what is under way and with the
+        release that is ours to end.
 
         A strike that cannot be put back is tried again and again; in a ``hurry`` (the program ends) once, and the note
-        in the journal stays. May be repeated; cancelling the caller ends nothing.
+        in the journal stays. May be repeated; cancelling who waits ends nothing.
         """
         self._stop_asked = True
+        while self._happenings:
+            if not (done := self._happenings.popleft().done).done():
+                done.set_result(Code.STOPPING)
         self._wake.set()
         if hurry:
             self._hurry.set()
+        return self._until_ended()
+
+    async def _until_ended(self) -> None:
         await asyncio.wait({self._task})
 
     def _look(self, _: object) -> None:
@@ -174,7 +236,7 @@ class DoorTask:
     async def _run(self, after: asyncio.Task[None] | None) -> None:
         if after is not None:
             await asyncio.wait({after})
-        if self.release_noted is not None:
+        if self.noted:
             await self._happen(LeftOpen())
         while not self._stop_asked:
             try:
@@ -183,18 +245,22 @@ class DoorTask:
                 _LOGGER.exception("%s failed in an unforeseen way", self._door.name)
                 await asyncio.sleep(1)  # whatever it is, it must neither end this door nor spin
         self._unsubscribe()
-        if self.state.securing:
-            await self._put_back(self._strike, self.release_noted)
         for waiting in self._waiting:
             if not waiting.answer.done():
                 waiting.answer.set_result(self._office.deny(waiting, Decision(Code.STOPPING, self._door.id)))
+        if self.state.mode is DoorMode.UNLOCKED:
+            self._office.happened(self._door.id, EventName.DOOR_NORMAL, None)
+        if self.state.securing and await self._put_back(self._strike, self.noted) and self.state.released:
+            self._office.happened(self._door.id, EventName.DOOR_RELOCKED, self._last)
         if self._ending:
             await asyncio.wait(self._ending)
 
     async def _turn(self) -> None:
         if self._change is not None:
             (door, strike), self._change = self._change, None
-            self._take_change(door, strike)
+            await self._take_change(door, strike)
+        elif self._happenings:
+            await self._let_happen(self._happenings.popleft())
         elif self._look_waits:
             self._look_waits = False
             await self._happen(Observed(self._strike.reading))
@@ -205,52 +271,86 @@ class DoorTask:
             await self._answer(self._waiting.popleft())
         else:
             self._wake.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._wake.wait()
+            await self._wait(left)
 
     def _left(self) -> float | None:
-        """Return the seconds to the door's deadline, None if it has none."""
-        return None if self.state.deadline is None else self.state.deadline - self._office.now().boot
+        """Return the seconds until something is due, None if nothing is."""
+        due = self.state.due
+        return None if due is None else due - self._office.now().boot
 
-    async def _meanwhile[T](self, work: Awaitable[T]) -> T:
-        """Wait for ``work``, and end the release that is under way when its time is over."""
-        task = asyncio.ensure_future(work)
+    async def _meanwhile[T](self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for ``work``, and let happen what happens: the end of a release, a lockdown, a door that opens."""
+        # Eagerly: a strike that is reached without waiting costs no turn of the event loop.
+        task = asyncio.get_running_loop().create_task(work, eager_start=True)
+        if not task.done():
+            task.add_done_callback(self._woken)
         try:
-            while not task.done():
-                if (left := self._left()) is not None and left <= 0:
+            while self._happenings or not task.done():  # also what came in the last moment
+                if self._happenings:
+                    await self._let_happen(self._happenings.popleft())
+                elif (left := self._left()) is not None and left <= 0:
                     await self._happen(Elapsed())
                 else:
-                    await asyncio.wait({task}, timeout=left)
+                    self._wake.clear()
+                    await self._wait(left)
             return task.result()
         finally:
             task.cancel()
 
-    def _take_change(self, door: Door, strike: Strike) -> None:
+    def _woken(self, _: object) -> None:
+        self._wake.set()
+
+    async def _wait(self, seconds: float | None) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+
+    async def _let_happen(self, happening: _Happening) -> None:
+        code = Code.OUTCOME_UNKNOWN
+        try:
+            if happening.held is not None:
+                self.noted.append(happening.held)
+                self._held_for = happening.origin
+            if happening.held is not None and any(isinstance(later.event, LockdownBegun) for later in self._happenings):
+                code = Code.LOCKDOWN  # asked for since: the door is not held open for a moment
+            else:
+                code = await self._happen(happening.event)
+            if happening.held is not None and not self.state.securing:
+                await self._note_ended()  # it came to nothing
+        finally:
+            if not happening.done.done():
+                happening.done.set_result(code)
+
+    async def _take_change(self, door: Door, strike: Strike) -> None:
+        timing = _timing(door, strike)
         if strike is not self._strike:
             if self.state.securing:  # the old one is ours to put back
-                ending = asyncio.get_running_loop().create_task(self._put_back(self._strike, self.release_noted))
+                ending = asyncio.get_running_loop().create_task(self._put_back(self._strike, self.noted))
                 self._ending.add(ending)
                 ending.add_done_callback(self._ending.discard)
-                self.release_noted = None
+                self.noted = []
             self._unsubscribe()
             self._strike = strike
             self._unsubscribe = strike.subscribe(self._look)
-            self._become(DoorState(by=self.state.by))
+            await self._happen(StrikeReplaced())
             self._look_waits = True
         self._door = door
+        if timing != self._timing:
+            self._timing = timing
+            await self._happen(SetUpChanged())
 
-    async def _put_back(self, strike: Strike, noted: bytes | None) -> None:
-        """Put back a strike that is this door's no more, as often as it takes."""
+    async def _put_back(self, strike: Strike, noted: Sequence[bytes]) -> bool:
+        """Put back a strike that is this door's no more, as often as it takes; return False if it was given up."""
         while error := await self._failure_of(strike.secure(), STRIKE_DEADLINE):
             if self._hurry.is_set():
                 _LOGGER.warning("The strike of %s could not be put back: %s", self._door.name, error)
-                return
+                return False
             with suppress(TimeoutError):
                 async with asyncio.timeout(SECURE_AGAIN):
                     await self._hurry.wait()
-        if noted is not None:
+        if noted:
             await self._office.note_ended(self._door.id, noted)
+        return True
 
     # ---- one access ----
 
@@ -281,27 +381,44 @@ class DoorTask:
                 return office.deny(access, Decision(Code.STORE_FAILED, door))
             office.tell_unrecorded(access)
         if ends_by_us:
-            self.release_noted = access.event.spend_id
+            assert access.event.spend_id is not None
+            self.noted.append(access.event.spend_id)
         # From here on the token is burned, whatever happens.
+        was_open = self.state.mode is DoorMode.UNLOCKED
         code = office.objection(access, spent=True) or await self._happen(Grant(access.by), access)
-        office.came_of(access, _OUTCOME.get(code, EventName.RELEASE_FAILED), code)
-        if self.release_noted is not None and not self.state.securing:
+        if was_open and code is Code.GRANTED:
+            office.came_of(access, EventName.DOOR_ALREADY_UNLOCKED, code)
+        else:
+            office.came_of(access, _OUTCOME.get(code, EventName.RELEASE_FAILED), code)
+        if not self.state.securing:
             await self._note_ended()
         return Decision(code, door)
 
     # ---- the door and its strike ----
 
     async def _happen(self, event: Input, access: Access | None = None) -> Code:
-        """Let something happen to the door and do what follows; return how a release went."""
-        timing = Timing(self._door.access_time, self._strike.capabilities)
-        state, effects = advance(self.state, event, self._office.now().boot, timing)
+        """Let something happen to the door and do what follows; return how a command to the strike went."""
+        state, effects = advance(self.state, event, self._office.now().boot, self._timing)
+        if isinstance(event, Grant) and state.mode in _SHUT:
+            return Code.DOOR_BLOCKED  # was judged before; whatever let it come this far, nothing moves
         self._become(state)
         code = Code.GRANTED
         for effect in effects:
             match effect:
+                case Record(what, of_access):
+                    self._office.happened(self._door.id, what, self._last if of_access else None)
                 case Effect.RELEASE:
                     assert access is not None
-                    code, result = await self._release(access)
+                    assert access.event.spend_id is not None
+                    pulse = Pulse(access.event.spend_id, self._door.access_time, access.event.origin)
+                    code, result = await self._tell(self._strike.release(pulse))
+                    if not isinstance(result, NotReleased):  # else what follows belongs to the one before
+                        self._last = access
+                    await self._happen(result)
+                case Effect.HOLD:
+                    code, result = await self._tell(self._strike.hold(self._held_for))
+                    if not isinstance(result, NotReleased):
+                        self._last = None
                     await self._happen(result)
                 case Effect.SECURE:
                     await self._happen(await self._secure())
@@ -309,9 +426,9 @@ class DoorTask:
                     await self._happen(Observed(self._strike.reading))
         return code
 
-    async def _release(self, access: Access) -> tuple[Code, Input]:
-        pulse = Pulse(access.event.spend_id, self._door.access_time, access.event.origin)
-        match await self._failure_of(self._strike.release(pulse), STRIKE_DEADLINE):
+    async def _tell(self, command: Coroutine[Any, Any, None]) -> tuple[Code, Input]:
+        """Tell the strike to release, this once."""
+        match await self._failure_of(command, STRIKE_DEADLINE):
             case None:
                 return Code.GRANTED, Released()
             case StrikeUnreachable():
@@ -326,14 +443,13 @@ class DoorTask:
             if self.state.lock is not Lock.UNKNOWN:  # said once, not at each attempt
                 _LOGGER.warning("The strike of %s could not be put back: %s", self._door.name, error)
             return NotSecured()
-        if self.release_noted is not None:
-            await self._note_ended()
-        return Secured()
+        await self._note_ended()
+        return Secured(self._strike.reading)
 
     async def _note_ended(self) -> None:
-        assert self.release_noted is not None
-        ended, self.release_noted = self.release_noted, None
-        await self._office.note_ended(self._door.id, ended)
+        ended, self.noted = self.noted, []
+        if ended:
+            await self._office.note_ended(self._door.id, ended)
 
     async def _failure_of(self, command: Coroutine[Any, Any, None], deadline: float) -> VestibuleError | None:
         """Return how a command to the strike failed, None if it was confirmed."""
@@ -363,6 +479,19 @@ class DoorTask:
             except Exception:
                 _LOGGER.exception("A listener of %s failed", self._door.name)
 
+
+def _timing(door: Door, strike: Strike) -> Timing:
+    return Timing(
+        access_time=door.access_time,
+        strike=strike.capabilities,
+        sensors=door.sensors,
+        relock=door.relock,
+        held_open_time=door.held_open_time,
+        pre_alarm_time=door.pre_alarm_time,
+    )
+
+
+_SHUT: Final = frozenset({DoorMode.BLOCKED, DoorMode.LOCKED_DOWN})
 
 _OUTCOME: Final = {
     Code.GRANTED: EventName.DOOR_RELEASED,

@@ -35,6 +35,10 @@ class Refused(VestibuleError):
         self.code = code
 
 
+class MalformedMessage(VestibuleError):
+    """A message from another program is not what the protocol says (wire.py)."""
+
+
 class StrikeUnreachable(VestibuleError):
     """The strike cannot be reached; it was not told anything."""
 

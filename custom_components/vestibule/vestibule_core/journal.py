@@ -17,7 +17,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from .errors import JournalDamaged, JournalInUse, JournalTooNew, Refused, StoreFailed
-from .model import AccessEvent, Code, DoorId, Issuer
+from .model import AccessEvent, Code, DoorId, EventName, Issuer
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ MOST_PAGES: Final = 16 * CHECKPOINT_PAGES
 """Pages after which it is copied back although it is never quiet."""
 QUIET: Final = 0.5
 """Seconds without work that make a moment quiet: after an unlock its outcome comes, and maybe the next driver."""
-RECENT: Final = 10_000
-"""Spends that are remembered in memory; older ones are found by the primary key."""
+CLOCK_BACK: Final = 1.0
+"""Seconds by which an entry is earlier than the newest one before that is noted."""
 
 # Each migration takes the schema from its position to the next, in one transaction with the new user_version.
 _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
@@ -77,6 +77,17 @@ class Spend:
     nonce: str
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A spend as it is remembered at start; ``at`` is seconds since 1970."""
+
+    spend: Spend
+    at: float
+
+
+type Notes = Mapping[str, str | None]
+"""What has to be known after a restart, committed along with an entry: text by name, None takes a name away."""
+
 type Person = dict[str, Any]
 """What of an entry is about a person or is a secret's trace: kept apart, behind a salted commitment, deletable."""
 
@@ -88,13 +99,20 @@ type _Results = list[tuple[asyncio.Future[Any], Any]]
 class _Writer:
     """What a piece of work may do inside its savepoint. Lives in the writer thread."""
 
-    def __init__(self, db: sqlite3.Connection, sequence: int) -> None:
+    def __init__(self, db: sqlite3.Connection, sequence: int, newest: float) -> None:
         self.db = db
         self.sequence = sequence
+        self.newest = newest
 
-    def append(self, event: AccessEvent, person: Person | None) -> AccessEvent:
-        """Add a leaf (and its person) and return the event with its sequence number."""
+    def append(self, event: AccessEvent, person: Person | None, notes: Notes) -> AccessEvent:
+        """Add a leaf (with its person and notes) and return the event with its sequence number."""
         self.sequence += 1
+        self._see_time(event)
+        for name, text in notes.items():
+            if text is None:
+                self.db.execute("DELETE FROM meta WHERE key = ?", (name,))
+            else:
+                self.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, text))
         leaf: dict[str, Any] = {
             "seq": self.sequence,
             "t": round(event.at, 3),
@@ -103,7 +121,7 @@ class _Writer:
             "code": event.code,
             "means": event.means,
             "kid": event.kid,
-            "spend_id": event.spend_id.hex(),
+            "spend_id": event.spend_id.hex() if event.spend_id else None,
             "commit": None,
         }
         if person is not None:
@@ -113,19 +131,30 @@ class _Writer:
         self.db.execute("INSERT INTO leaf VALUES(?, ?)", (self.sequence, _compact(leaf).encode()))
         return replace(event, sequence=self.sequence)
 
-    def note_release(self, door: DoorId, spend_id: bytes) -> None:
-        """Note that the controller has a release to end, should it die."""
-        self.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (f"release:{door}", spend_id.hex()))
+    def _see_time(self, event: AccessEvent) -> None:
+        """Keep the newest time of all, also when the clock has gone back since: ``newest`` of the next start (A.2)."""
+        if event.outcome is EventName.CLOCK_CONFIRMED:
+            self.newest = event.at
+            self.db.execute("DELETE FROM meta WHERE key = 'newest'")
+        elif event.at >= self.newest:
+            self.newest = event.at
+        elif event.at < self.newest - CLOCK_BACK:
+            self.db.execute("INSERT OR REPLACE INTO meta VALUES('newest', ?)", (repr(self.newest),))
+
+
+def noted_release(door: DoorId, spend_id: bytes) -> Notes:
+    """Return the note that the controller has a release of ``door`` to end, should it die."""
+    return {f"release:{door}": spend_id.hex()}
 
 
 class Journal:
     """The one writer of the file. Open it off the event loop; use it from one event loop; close it once."""
 
-    def __init__(self, path: Path, lock: int, db: sqlite3.Connection, sequence: int) -> None:
+    def __init__(self, path: Path, lock: int, db: sqlite3.Connection) -> None:
         """Use ``Journal.open``."""
         self._path = path
         self._lock = lock
-        self._writer = _Writer(db, sequence)
+        self._writer = _Writer(db, *_newest(db))
         self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -150,11 +179,14 @@ class Journal:
                 _sync_directory(path.parent)
                 db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
                 undo.callback(_leave, db)
-                journal = cls(path, lock, db, _prepare(db, path))
+                _prepare(db, path)
+                journal = cls(path, lock, db)
             except BlockingIOError as err:
                 raise JournalInUse(f"{path} is held by another process") from err
             except (OSError, sqlite3.Error) as err:
                 raise _translated(err, path) from err
+            except (ValueError, KeyError, TypeError) as err:
+                raise JournalDamaged(f"{path}: its newest entry cannot be read") from err
             undo.pop_all()
             return journal
 
@@ -164,20 +196,31 @@ class Journal:
         self._thread = threading.Thread(target=self._write, name="vestibule-journal", daemon=True)
         self._thread.start()
 
-    def recent_spends(self) -> list[tuple[Issuer, str]]:
+    @property
+    def newest(self) -> float:
+        """The newest time of any entry, in seconds since 1970; 0 if there is none. Any thread."""
+        return self._writer.newest
+
+    @property
+    def sequence(self) -> int:
+        """The number of the newest entry. Any thread."""
+        return self._writer.sequence
+
+    def recent_spends(self, most: int) -> list[Accepted]:
         """Return the newest spends, oldest first. Only before ``start``."""
-        rows = self._writer.db.execute("SELECT iss, jti FROM spent ORDER BY rowid DESC LIMIT ?", (RECENT,)).fetchall()
-        return [(Issuer(iss), jti) for iss, jti in reversed(rows)]
+        rows = self._writer.db.execute(
+            "SELECT iss, jti, door, non, at FROM spent ORDER BY rowid DESC LIMIT ?", (most,)
+        ).fetchall()
+        return [Accepted(Spend(Issuer(iss), jti, DoorId(door), non), at) for iss, jti, door, non, at in reversed(rows)]
+
+    def notes(self) -> dict[str, str]:
+        """Return what is noted. Only before ``start``."""
+        return dict(self._writer.db.execute("SELECT key, value FROM meta"))
 
     def unsettled(self) -> list[Spend]:
         """Return the spends without an outcome: their strikes may have moved. Only before ``start``."""
         rows = self._writer.db.execute("SELECT iss, jti, door, non FROM spent WHERE state = 'SPENT' ORDER BY rowid")
         return [Spend(Issuer(iss), jti, DoorId(door), non) for iss, jti, door, non in rows]
-
-    def releases_left_open(self) -> dict[DoorId, bytes]:
-        """Return doors and spend ids of releases that the controller did not live to end. Only before ``start``."""
-        rows = self._writer.db.execute("SELECT substr(key, 9), value FROM meta WHERE key GLOB 'release:*'").fetchall()
-        return {DoorId(door): bytes.fromhex(value) for door, value in rows}
 
     def spend(
         self,
@@ -186,14 +229,16 @@ class Journal:
         person: Person,
         *,
         check_again: Callable[[], Code | None],
-        ends_by_us: bool,
+        spent: Callable[[], None],
+        notes: Notes,
     ) -> asyncio.Future[AccessEvent]:
         """Spend a token and record its grant, durably; the recorded event is awaited (A.2 step 11).
 
         This and the methods below take their place in the order when they are called, not when they are awaited.
 
-        ``check_again`` runs in the writer just before the row is written. Raises Refused (its code, or ALREADY_SPENT
-        for the token or its challenge) or StoreFailed; in both cases nothing may move.
+        ``check_again`` runs in the writer just before the row is written and ``spent`` just after, so that the next
+        entry of the same commit sees it. Raises Refused (its code, or ALREADY_SPENT for the token or its challenge) or
+        StoreFailed; in both cases nothing may move.
         """
 
         def work(writer: _Writer) -> AccessEvent:
@@ -206,9 +251,8 @@ class Journal:
                 )
             except sqlite3.IntegrityError as err:
                 raise Refused(Code.ALREADY_SPENT) from err
-            if ends_by_us:
-                writer.note_release(spend.door, event.spend_id)
-            return writer.append(event, person)
+            spent()
+            return writer.append(event, person, notes)
 
         return self._submit(work)
 
@@ -217,27 +261,22 @@ class Journal:
 
         def work(writer: _Writer) -> AccessEvent:
             writer.db.execute("UPDATE spent SET state = ? WHERE iss = ? AND jti = ?", (state, spend.issuer, spend.jti))
-            return writer.append(event, None)
+            return writer.append(event, None, {})
 
         return self._submit(work)
 
     def append(
-        self, event: AccessEvent, person: Person | None = None, *, ends_by_us: DoorId | None = None
+        self, event: AccessEvent, person: Person | None = None, notes: Notes | None = None
     ) -> asyncio.Future[AccessEvent]:
         """Record an event that spends nothing. Raises StoreFailed."""
+        return self._submit(lambda writer: writer.append(event, person, notes or {}))
 
-        def work(writer: _Writer) -> AccessEvent:
-            if ends_by_us is not None:
-                writer.note_release(ends_by_us, event.spend_id)
-            return writer.append(event, person)
-
-        return self._submit(work)
-
-    def release_ended(self, door: DoorId, spend_id: bytes) -> asyncio.Future[None]:
-        """Note that a release which the controller had to end is over; a later one's note stays. Raises StoreFailed."""
+    def release_ended(self, door: DoorId, ids: Sequence[bytes]) -> asyncio.Future[None]:
+        """Note that releases which the controller had to end are over; a later one's note stays. Raises StoreFailed."""
 
         def work(writer: _Writer) -> None:
-            writer.db.execute("DELETE FROM meta WHERE key = ? AND value = ?", (f"release:{door}", spend_id.hex()))
+            for spend_id in ids:
+                writer.db.execute("DELETE FROM meta WHERE key = ? AND value = ?", (f"release:{door}", spend_id.hex()))
 
         return self._submit(work)
 
@@ -407,8 +446,15 @@ def _start_log(db: sqlite3.Connection) -> None:
     db.execute("INSERT OR REPLACE INTO meta VALUES('log', ?)", (os.urandom(4).hex(),))
 
 
-def _prepare(db: sqlite3.Connection, path: Path) -> int:
-    """Lock, configure and migrate; return the newest sequence number."""
+def _newest(db: sqlite3.Connection) -> tuple[int, float]:
+    """Return the number of the newest entry and the newest time of any."""
+    sequence, leaf = db.execute("SELECT seq, bytes FROM leaf ORDER BY seq DESC LIMIT 1").fetchone() or (0, b'{"t":0}')
+    noted = db.execute("SELECT value FROM meta WHERE key = 'newest'").fetchone()
+    return sequence, max(float(json.loads(leaf)["t"]), float(noted[0]) if noted else 0.0)
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Lock, configure and migrate."""
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     application = db.execute("PRAGMA application_id").fetchone()[0]
     version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -429,12 +475,10 @@ def _prepare(db: sqlite3.Connection, path: Path) -> int:
         db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         _start_log(db)
-        sequence = db.execute("SELECT coalesce(max(seq), 0) FROM leaf").fetchone()[0]
     except BaseException:
         db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
-    return int(sequence)
 
 
 def _sync_directory(path: Path) -> None:

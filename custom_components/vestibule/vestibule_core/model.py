@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
 
+from .hours import WeeklyHours
+from .pin import Pin
+
 DoorId = NewType("DoorId", str)
 """``door:`` and 26 lower-case base32 characters holding 128 random bits (protocol A.1, ``aud``)."""
 
@@ -98,11 +101,25 @@ class Code(StrEnum):
     WRONG_ISSUER = "WRONG_ISSUER", Word.INVALID_TOKEN
     KEY_REVOKED = "KEY_REVOKED", Word.INVALID_TOKEN
     WRONG_DOOR = "WRONG_DOOR", Word.REFUSED
+    NOT_SPENDER = "NOT_SPENDER", Word.REFUSED
     ALREADY_SPENT = "ALREADY_SPENT", Word.ALREADY_USED
     NONCE_UNKNOWN = "NONCE_UNKNOWN", Word.REFUSED
     NONCE_EXPIRED = "NONCE_EXPIRED", Word.REFUSED
     POLICY_CARRIER_DOOR = "POLICY_CARRIER_DOOR", Word.REFUSED
     POLICY_EVIDENCE = "POLICY_EVIDENCE", Word.REFUSED
+    POLICY_HOURS = "POLICY_HOURS", Word.REFUSED
+    POLICY_RATE = "POLICY_RATE", Word.REFUSED
+    CLOCK_UNTRUSTED = "CLOCK_UNTRUSTED", Word.REFUSED
+    LOCKDOWN = "LOCKDOWN", Word.REFUSED
+    DOOR_BLOCKED = "DOOR_BLOCKED", Word.REFUSED
+    DELIVERIES_OFF = "DELIVERIES_OFF", Word.REFUSED
+    TAMPERED = "TAMPERED", Word.REFUSED
+    # By hand only.
+    MANUAL_NOT_ALLOWED = "MANUAL_NOT_ALLOWED", Word.REFUSED
+    PIN_MISSING = "PIN_MISSING", Word.REFUSED
+    PIN_WRONG = "PIN_WRONG", Word.REFUSED
+    PIN_LOCKED = "PIN_LOCKED", Word.REFUSED
+    MODE_NOT_POSSIBLE = "MODE_NOT_POSSIBLE", Word.REFUSED
     RATE_LIMITED = "RATE_LIMITED", Word.UNAVAILABLE
     STORE_FAILED = "STORE_FAILED", Word.UNAVAILABLE
     LATE = "LATE", Word.UNAVAILABLE
@@ -111,6 +128,23 @@ class Code(StrEnum):
     STRIKE_REFUSED = "STRIKE_REFUSED", Word.UNAVAILABLE
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN", Word.UNKNOWN_OUTCOME
     GRANTED = "GRANTED", Word.GRANTED
+
+    @property
+    def told(self) -> str | None:
+        """How this code is named to the carrier of the token (A.2): not before step 7, and why a building is shut is
+        nobody's business outside of it.
+        """
+        if self.word is Word.INVALID_TOKEN:
+            return None
+        return "DOOR_UNAVAILABLE" if self in _UNAVAILABLE else self.value
+
+    @property
+    def is_charged(self) -> bool:
+        """Whether it says that a text is no genuine token (steps 1 to 5): its source pays for it, nobody else does."""
+        return self.word is Word.INVALID_TOKEN and self not in (Code.WRONG_ISSUER, Code.KEY_REVOKED)
+
+
+_UNAVAILABLE = frozenset({Code.LOCKDOWN, Code.TAMPERED, Code.DOOR_BLOCKED})
 
 
 class Limit(StrEnum):
@@ -128,6 +162,9 @@ class Means(StrEnum):
 
     TOKEN = "token"
     MANUAL = "manual"
+    """By a person, in Home Assistant."""
+    AUTOMATION = "automation"
+    """By a call that names no person."""
 
 
 class EventName(StrEnum):
@@ -143,6 +180,99 @@ class EventName(StrEnum):
     """A granted access did not move the strike."""
     OUTCOME_UNKNOWN = "outcome_unknown"
     """A granted access may or may not have moved the strike. It is never tried again."""
+    DOOR_ALREADY_UNLOCKED = "door_already_unlocked"
+    """A granted access found its door held open on purpose; the strike was not told anything."""
+
+    ACCESS_TAKEN = "access_taken"
+    """The door was opened while an access lasted."""
+    ACCESS_NOT_TAKEN = "access_not_taken"
+    """An access ended, and the door had stayed closed."""
+    DOOR_RELOCKED = "door_relocked"
+    """The strike confirmed that a release of ours is over."""
+    DOOR_OPENED = "door_opened"
+    """The door was opened without an access, and nothing says that it was forced."""
+    DOOR_CLOSED = "door_closed"
+    DOOR_HELD_OPEN_WARNING = "door_held_open_warning"
+    """The door has been open for long, and will be held open if it stays so (pre-alarm)."""
+    DOOR_HELD_OPEN = "door_held_open"
+    DOOR_FORCED_OPEN = "door_forced_open"
+    """The door was opened without an access and without a request to exit."""
+    RELAY_OPERATED_ELSEWHERE = "relay_operated_elsewhere"
+    """Something other than Vestibule moved the strike."""
+    DOOR_TAMPERED = "door_tampered"
+    TAMPER_CLEARED = "tamper_cleared"
+
+    DOOR_NORMAL = "door_normal"
+    DOOR_UNLOCKED = "door_unlocked"
+    """Held open on purpose, from now on."""
+    DOOR_BLOCKED = "door_blocked"
+    LOCKDOWN_ON = "lockdown_on"
+    LOCKDOWN_OFF = "lockdown_off"
+    DELIVERIES_ON = "deliveries_on"
+    DELIVERIES_OFF = "deliveries_off"
+    CLOCK_CONFIRMED = "clock_confirmed"
+    """An administrator says that the clock is right, although it is earlier than it was (A.2)."""
+
+
+class DoorMode(StrEnum):
+    """What a door does with those who want in, until told otherwise (ONVIF door control: DoorMode)."""
+
+    NORMAL = "normal"
+    """Locked; an access releases it for its time."""
+    UNLOCKED = "unlocked"
+    """Held open on purpose; door alarms are masked."""
+    BLOCKED = "blocked"
+    """Lets nobody in, by token or by hand."""
+    LOCKED_DOWN = "locked_down"
+    """Lets nobody in and takes no other mode until the lockdown is lifted. Never keeps anybody in: the way out is
+    mechanical."""
+
+
+class Sensor(StrEnum):
+    """What can watch a door: each sense apart, each with *unknown* and *fault*."""
+
+    CONTACT = "contact"
+    """The door's position; active: open."""
+    REX = "rex"
+    """Request to exit; active: somebody on the secure side wants out."""
+    TAMPER = "tamper"
+    """The enclosure; active: opened."""
+    LOCK_MONITOR = "lock_monitor"
+    """The bolt's own position; active: not secured."""
+
+
+class Sense(StrEnum):
+    """What a sensor says."""
+
+    INACTIVE = "inactive"
+    ACTIVE = "active"
+    UNKNOWN = "unknown"
+    """It has said nothing yet, or is not there."""
+    FAULT = "fault"
+    """It is out of order or out of reach."""
+
+
+class RelockOn(StrEnum):
+    """What ends a release early. Its time always does."""
+
+    TIMEOUT = "timeout"
+    OPEN = "open"
+    CLOSE = "close"
+
+
+class OnPowerLoss(StrEnum):
+    """What the lock hardware does without power. Declared by the manager; nothing in software can change it."""
+
+    FAIL_SECURE = "fail_secure"
+    FAIL_SAFE = "fail_safe"
+
+
+class ManualRule(StrEnum):
+    """Who may open a door by hand in Home Assistant. An automation counts as made by an administrator."""
+
+    EVERYONE = "everyone"
+    ADMINISTRATORS = "administrators"
+    NOBODY = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +283,18 @@ class Door:
     name: str
     access_time: float
     """Seconds of release for one access. Never taken from a token (protocol A.1, ``act``)."""
+    hours: WeeklyHours = ()
+    """When deliveries are allowed; empty: always."""
+    sensors: frozenset[Sensor] = frozenset()
+    relock: RelockOn = RelockOn.TIMEOUT
+    held_open_time: float | None = None
+    """Seconds after which an open door is held open; None: never."""
+    pre_alarm_time: float = 0.0
+    """Seconds of warning before that; 0: none."""
+    on_power_loss: OnPowerLoss = OnPowerLoss.FAIL_SECURE
+    manual: ManualRule = ManualRule.EVERYONE
+    pin: Pin | None = None
+    """What has to be typed to open by hand; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +311,16 @@ class Actor:
     user_id: str | None
     name: str | None
     is_admin: bool
+
+    @property
+    def means(self) -> Means:
+        """How it asks."""
+        return Means.AUTOMATION if self.user_id is None else Means.MANUAL
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether an administrator is behind it: only they make automations."""
+        return self.is_admin or self.user_id is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +346,14 @@ class AccessEvent:
     """
 
     outcome: EventName
-    code: Code
     door: DoorId | None
-    means: Means
     at: float
     """Seconds since 1970, wall clock."""
-    spend_id: bytes
+    code: Code | None = None
+    """Of a decision and what came of it; None for what merely happened at the door."""
+    means: Means | None = None
+    """None: nobody asked for it."""
+    spend_id: bytes | None = None
     """16 bytes that tie a decision to its outcome (protocol B.2)."""
     kid: str | None = None
     issuer: Issuer | None = None

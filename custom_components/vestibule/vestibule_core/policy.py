@@ -6,15 +6,24 @@ same answer.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from types import MappingProxyType
-from typing import Self
+from typing import Final, Self
 
 from . import challenge
+from .door import DoorState
+from .history import History
+from .hours import WeeklyHours, is_open
 from .keys import TrustedKey
-from .model import Code, Decision, Door, DoorId, Issuer, Limit
+from .model import Code, Decision, Door, DoorId, DoorMode, Issuer, Limit, Now
 from .token import Confirmations, DriverProof, UnlockToken
+
+CLOCKS_APART: Final = 120.0
+"""Seconds by which our clock and the issuer's may differ where hours are to be kept (A.2)."""
+CLOCK_BACK: Final = 5.0
+"""Seconds by which a clock that is being disciplined may go back without being distrusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,10 @@ class Carrier:
     keys: tuple[TrustedKey, ...]
     doors: frozenset[DoorId]
     limits: EvidenceLimits = EvidenceLimits()
+    hours: WeeklyHours = ()
+    """When it may deliver, at any door; the door's own hours hold as well."""
+    rate: int | None = None
+    """Accesses at one door within an hour; None: as many as it likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +78,20 @@ class Building:
     doors: Mapping[DoorId, Door]
     carriers: Mapping[Issuer, Carrier]
     keys: Mapping[str, TrustedKey]
+    zone: tzinfo = UTC
+    """The time zone that hours are meant in."""
+    elsewhere: frozenset[DoorId] = frozenset()
+    """Doors of the building whose tokens another controller spends."""
 
     @classmethod
-    def of(cls, doors: Iterable[Door], carriers: Iterable[Carrier]) -> Self:
+    def of(
+        cls,
+        doors: Iterable[Door],
+        carriers: Iterable[Carrier],
+        *,
+        zone: tzinfo = UTC,
+        elsewhere: Iterable[DoorId] = (),
+    ) -> Self:
         """Index doors and carriers; raise ValueError if two carriers share an issuer or a key (attack 78)."""
         by_issuer: dict[Issuer, Carrier] = {}
         by_kid: dict[str, TrustedKey] = {}
@@ -83,30 +107,74 @@ class Building:
             MappingProxyType({door.id: door for door in doors}),
             MappingProxyType(by_issuer),
             MappingProxyType(by_kid),
+            zone,
+            frozenset(elsewhere),
         )
 
 
 def judge(
     unlock: UnlockToken,
     building: Building,
-    spent: Container[tuple[Issuer, str]],
+    state: DoorState | None,
+    history: History,
+    newest: float,
     challenge_secret: bytes,
-    boot: float,
+    now: Now,
+    *,
+    is_spent: bool = False,
 ) -> Decision | None:
     """Return why the building refuses a genuine token, None if it does not: steps 7 to 10 of A.2, in this order.
 
-    ``spent`` holds spend keys that are remembered; ``boot`` is seconds of boot time.
+    ``state`` is what is known of the token's door (None: not a door of ours), ``newest`` the newest time in the journal
+    (seconds since 1970). ``is_spent``: the token is spent and counted, by itself, and is judged once more.
     """
     claims = unlock.claims
-    if claims.door not in building.doors:  # 7
-        return Decision(Code.WRONG_DOOR, claims.door)
-    if unlock.spend_key in spent:  # 7b
+    door = building.doors.get(claims.door)
+    if door is None or state is None:  # 7
+        return Decision(Code.NOT_SPENDER if claims.door in building.elsewhere else Code.WRONG_DOOR, claims.door)
+    if not is_spent and unlock.spend_key in history.spent:  # 7b
         return Decision(Code.ALREADY_SPENT, claims.door)
-    if code := challenge.check(challenge_secret, claims.door, claims.issuer, boot, claims.nonce):  # 8
+    if code := challenge.check(challenge_secret, claims.door, claims.issuer, now.boot, claims.nonce):  # 8
         return Decision(code, claims.door)
     carrier = building.carriers[claims.issuer]  # 10
     if claims.door not in carrier.doors:
         return Decision(Code.POLICY_CARRIER_DOOR, claims.door)
     if limit := carrier.limits.exceeded(claims.confirmations, claims.issued_at):
         return Decision(Code.POLICY_EVIDENCE, claims.door, limit)
+    if (door.hours or carrier.hours) and (code := _hours(unlock, building, door, carrier, newest, now)):
+        return Decision(code, claims.door)
+    if (
+        carrier.rate is not None
+        and not is_spent
+        and history.accepted(claims.issuer, claims.door, now.boot) >= carrier.rate
+    ):
+        return Decision(Code.POLICY_RATE, claims.door)
+    if code := _shut(state):
+        return Decision(code, claims.door)
+    return None
+
+
+def _hours(
+    unlock: UnlockToken, building: Building, door: Door, carrier: Carrier, newest: float, now: Now
+) -> Code | None:
+    """Judge the hours by our clock and by the issuer's, which have to agree."""
+    issued_at = unlock.claims.issued_at
+    if abs(now.wall - issued_at) > CLOCKS_APART or now.wall < newest - CLOCK_BACK:
+        return Code.CLOCK_UNTRUSTED
+    for hours in (door.hours, carrier.hours):
+        for at in (now.wall, issued_at):
+            if not is_open(hours, at, building.zone):
+                return Code.POLICY_HOURS
+    return None
+
+
+def _shut(state: DoorState) -> Code | None:
+    if state.mode is DoorMode.LOCKED_DOWN:
+        return Code.LOCKDOWN
+    if state.mode is DoorMode.BLOCKED:
+        return Code.DOOR_BLOCKED
+    if not state.accepts_deliveries:
+        return Code.DELIVERIES_OFF
+    if state.tampered:
+        return Code.TAMPERED
     return None

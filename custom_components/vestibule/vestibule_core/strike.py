@@ -28,6 +28,10 @@ class Capabilities:
     """It secures by itself after a release, whatever has died by then. Else the controller secures it."""
     feedback: bool
     """Its readings come from the hardware. Else they are always UNKNOWN."""
+    can_secure: bool = True
+    """It can be told to go back before its time is over."""
+    can_hold: bool = False
+    """It can be told to stay released until it is told to go back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,17 @@ class Strike(Protocol):
         """
         ...
 
+    async def hold(self, origin: object) -> None:
+        """Release until ``secure``, and return when it confirmed it. Raises as ``release`` does.
+
+        Called only if it ``can_hold``. ``origin`` is what the host gave along with the request.
+        """
+        ...
+
     async def secure(self) -> None:
-        """Put it back and return when it is secured; may be repeated. Raises as ``release`` does."""
+        """Put it back and return when it confirmed it; may be repeated. Raises as ``release`` does.
+
+        Called only if it ``can_secure``. What takes its time (a gate) has confirmed when it moves; its reading says
+        when it is there.
+        """
         ...

@@ -8,7 +8,7 @@ from homeassistant.components.button import ButtonEntity
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from .relays import PARCEL_ROOM, Relay, RelayLog, RelaysConfigEntry
+from .relays import PARCEL_ROOM, Hardware, Relay, RelaysConfigEntry
 
 PARALLEL_UPDATES = 0
 
@@ -26,12 +26,14 @@ class RelayButton(ButtonEntity):
     _attr_has_entity_name = True
     _attr_name = None
 
-    def __init__(self, relay: Relay, log: RelayLog) -> None:
+    def __init__(self, relay: Relay, hardware: Hardware) -> None:
         self._relay = relay
-        self._log = log
+        self._log = hardware.log
+        self._door = hardware.doors[relay.key]
         self._attr_unique_id = relay.key
         self._attr_device_info = relay.device()
 
     @override
     async def async_press(self) -> None:
         await self.hass.async_add_executor_job(self._log.released, self._relay)
+        self._door.released()

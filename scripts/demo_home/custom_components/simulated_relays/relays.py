@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from pathlib import Path
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.device_registry import DeviceInfo
+
+from .doors import SimulatedDoor
 
 DOMAIN = "simulated_relays"
 LOG = "relays.log"
@@ -44,6 +47,7 @@ class Relay:
 GATE = Relay("gate", "Gate relay", "Relay with a timer of its own", returns_after=3.0)
 LOBBY = Relay("lobby", "Lobby relay", "Relay without a timer")
 PARCEL_ROOM = Relay("parcel-room", "Parcel room relay", "Relay with a push button")
+RELAYS = (GATE, LOBBY, PARCEL_ROOM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,15 @@ class RelayLog:
             os.close(file)
 
 
-type RelaysConfigEntry = ConfigEntry[RelayLog]
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What the entities share: the log, and the doors by the short names of their relays."""
+
+    log: RelayLog
+    doors: Mapping[str, SimulatedDoor]
+
+
+type RelaysConfigEntry = ConfigEntry[Hardware]
 
 
 def open_log(hass: HomeAssistant) -> RelayLog:

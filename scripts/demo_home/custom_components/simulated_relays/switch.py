@@ -10,7 +10,7 @@ from homeassistant.core import CALLBACK_TYPE, Context, HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.event import async_call_later
 
-from .relays import GATE, LOBBY, Relay, RelayLog, RelaysConfigEntry
+from .relays import GATE, LOBBY, Hardware, Relay, RelaysConfigEntry
 
 PARALLEL_UPDATES = 0
 
@@ -29,9 +29,10 @@ class RelaySwitch(SwitchEntity):
     _attr_name = None
     _attr_should_poll = False
 
-    def __init__(self, relay: Relay, log: RelayLog) -> None:
+    def __init__(self, relay: Relay, hardware: Hardware) -> None:
         self._relay = relay
-        self._log = log
+        self._log = hardware.log
+        self._door = hardware.doors[relay.key]
         self._stop_timer: CALLBACK_TYPE | None = None
         self._attr_is_on = False
         self._attr_unique_id = relay.key
@@ -46,6 +47,7 @@ class RelaySwitch(SwitchEntity):
             self._stop_timer = async_call_later(self.hass, self._relay.returns_after, self._return)
         self._attr_is_on = True
         self.async_write_ha_state()
+        self._door.released()
 
     @override
     async def async_turn_off(self, **kwargs: Any) -> None:
@@ -53,6 +55,7 @@ class RelaySwitch(SwitchEntity):
         self._drop_timer()
         self._attr_is_on = False
         self.async_write_ha_state()
+        self._door.secured()
 
     @override
     async def async_will_remove_from_hass(self) -> None:
@@ -64,6 +67,7 @@ class RelaySwitch(SwitchEntity):
         self._attr_is_on = False
         self.async_set_context(Context())  # nobody did this; it happened
         self.async_write_ha_state()
+        self._door.secured()
 
     @callback
     def _drop_timer(self) -> None:

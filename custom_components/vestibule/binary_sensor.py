@@ -1,0 +1,129 @@
+"""What watches a door, and whether something is wrong with it. Each entity is a row of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, override
+
+from homeassistant.components.binary_sensor import BinarySensorEntity, BinarySensorEntityDescription
+from homeassistant.components.binary_sensor.const import BinarySensorDeviceClass
+from homeassistant.const import EntityCategory, Platform
+from homeassistant.core import HomeAssistant, callback
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+
+from .building import DoorSetup
+from .embedded import Doorway, VestibuleConfigEntry
+from .entity import VestibuleDoorEntity, add_for_each_door, always
+from .vestibule_core.door import Alarm, DoorState
+from .vestibule_core.model import Sense, Sensor
+
+PARALLEL_UPDATES = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VestibuleBinarySensorDescription(BinarySensorEntityDescription):
+    """A row: what it shows, and which doors have it."""
+
+    sense: Callable[[DoorState], Sense]
+    reasons: Callable[[DoorState], list[str]] | None = None
+    exists: Callable[[DoorSetup], bool] = always
+
+
+def _has(sensor: Sensor) -> Callable[[DoorSetup], bool]:
+    return lambda setup: sensor in setup.sensors
+
+
+def problems(state: DoorState) -> list[str]:
+    """Return what is wrong with a door, in words for automations."""
+    alarm = [] if state.alarm is Alarm.NONE else [f"door_{state.alarm.value}"]
+    tampered = ["tampered"] if state.tampered else []
+    return alarm + tampered + sorted(f"{sensor.value}_fault" for sensor in state.faults)
+
+
+def _problem(state: DoorState) -> Sense:
+    return Sense.ACTIVE if problems(state) else Sense.INACTIVE
+
+
+_ROWS: Final = (
+    VestibuleBinarySensorDescription(
+        key="contact",
+        device_class=BinarySensorDeviceClass.DOOR,
+        sense=lambda state: state.contact,
+        exists=_has(Sensor.CONTACT),
+    ),
+    VestibuleBinarySensorDescription(
+        key="problem",
+        device_class=BinarySensorDeviceClass.PROBLEM,
+        sense=_problem,
+        reasons=problems,
+    ),
+    VestibuleBinarySensorDescription(
+        key="tamper",
+        device_class=BinarySensorDeviceClass.TAMPER,
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        sense=lambda state: state.tamper,
+        exists=_has(Sensor.TAMPER),
+    ),
+    VestibuleBinarySensorDescription(
+        key="lock_monitor",
+        translation_key="lock_monitor",
+        device_class=BinarySensorDeviceClass.LOCK,
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        sense=lambda state: state.lock_monitor,
+        exists=_has(Sensor.LOCK_MONITOR),
+    ),
+    VestibuleBinarySensorDescription(
+        key="rex",
+        translation_key="rex",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        sense=lambda state: state.rex,
+        exists=_has(Sensor.REX),
+    ),
+)
+
+
+async def async_setup_entry(
+    hass: HomeAssistant, entry: VestibuleConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
+) -> None:
+    """Add what each door has, now and later."""
+    rows = [(row.key, row.exists, partial(VestibuleBinarySensor, row=row)) for row in _ROWS]
+    add_for_each_door(hass, entry, async_add_entities, Platform.BINARY_SENSOR, rows)
+
+
+class VestibuleBinarySensor(VestibuleDoorEntity, BinarySensorEntity):
+    """One sense of a door, or its problems."""
+
+    entity_description: VestibuleBinarySensorDescription
+
+    def __init__(self, doorway: Doorway, row: VestibuleBinarySensorDescription) -> None:
+        """Show ``row`` of this door."""
+        super().__init__(doorway, row.key)
+        self.entity_description = row
+
+    @override
+    async def async_added_to_hass(self) -> None:
+        """Follow the door."""
+        self.async_on_remove(self._doorway.on_state(self._follow))
+        self._show()
+
+    @callback
+    def _follow(self) -> None:
+        if self._show():
+            self.async_write_ha_state()
+
+    def _show(self) -> bool:
+        """Take over what the door says; return whether that is news."""
+        before = self._attr_available, self._attr_is_on, getattr(self, "_attr_extra_state_attributes", None)
+        row, state = self.entity_description, self._doorway.state
+        sense = row.sense(state)
+        self._attr_available = sense is not Sense.FAULT
+        self._attr_is_on = None if sense is Sense.UNKNOWN else sense is Sense.ACTIVE
+        if row.reasons is not None:
+            reasons: dict[str, Any] = {"reasons": row.reasons(state)}
+            self._attr_extra_state_attributes = reasons
+        return before != (self._attr_available, self._attr_is_on, getattr(self, "_attr_extra_state_attributes", None))

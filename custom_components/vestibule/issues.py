@@ -1,0 +1,241 @@
+"""What the manager has to put right, as Home Assistant's repairs: raised, kept up to date and taken back.
+
+Looks at the building when something may have changed, and every few minutes for what nobody tells of (a clock that
+was set, an entity that never came). What confirming a repair does is in repairs.py. No repair outlives the building
+that it is about: all end with the entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final
+from weakref import WeakSet
+
+from homeassistant.core import CoreState, Event, HomeAssistant, callback
+from homeassistant.helpers import entity_registry as er
+from homeassistant.helpers import issue_registry as ir
+from homeassistant.helpers.event import async_track_time_interval
+from homeassistant.helpers.start import async_at_started
+
+from .const import DOMAIN, EVENT_ACCESS, SUBENTRY_CARRIER
+from .embedded import Doorway, VestibuleConfigEntry
+from .registered import resolve
+from .vestibule_core.model import Code, EventName, Means
+
+_LOGGER = logging.getLogger(__name__)
+
+LOOK_AGAIN: Final = timedelta(minutes=3)
+
+ATTR_KIND: Final = "kind"
+ATTR_ENTRY: Final = "entry_id"
+ATTR_DOOR: Final = "door"
+"""Names in a repair's data."""
+
+
+class Kind(StrEnum):
+    """What can be wrong: begins the ids of its repairs and is the key of their texts."""
+
+    CLOCK_UNTRUSTED = "clock_untrusted"
+    KEY_REVOKED = "key_revoked"
+    RELAY_MISSING = "relay_missing"
+    SENSOR_MISSING = "sensor_missing"
+    TAMPERED = "tampered"
+    UNREADABLE = "unreadable"
+
+
+_WARNINGS: Final = frozenset({Kind.KEY_REVOKED, Kind.SENSOR_MISSING})
+_FIXABLE: Final = frozenset({Kind.CLOCK_UNTRUSTED, Kind.KEY_REVOKED, Kind.TAMPERED})
+
+
+@callback
+def watch(hass: HomeAssistant, entry: VestibuleConfigEntry) -> None:
+    """Keep the repairs of a building that was set up, until it is unloaded."""
+    _Issues(hass, entry).begin()
+
+
+@dataclass(frozen=True, slots=True)
+class _Issue:
+    """One thing that is wrong."""
+
+    kind: Kind
+    about: str = ""
+    """Tells it from others of its kind: a subentry id, mostly."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What its texts are about."""
+    door: str | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}_{self.about}" if self.about else self.kind.value
+
+
+class _Issues:
+    """The repairs of one loaded building."""
+
+    def __init__(self, hass: HomeAssistant, entry: VestibuleConfigEntry) -> None:
+        self._hass = hass
+        self._entry = entry
+        self._embedded = entry.runtime_data
+        self._raised: dict[str, _Issue] = {}
+        self._followed: WeakSet[Doorway] = WeakSet()
+        self._refused_by_clock = False
+        """A token was refused because of the clocks, and nothing since says that they agree."""
+        self._revoked: set[str] = set()
+        """Carriers (subentry ids) whose revoked keys were used since somebody took note."""
+        self._next_look: asyncio.Handle | None = None
+
+    @callback
+    def begin(self) -> None:
+        listen, undo = self._hass.bus.async_listen, self._entry.async_on_unload
+        undo(self._end)
+        undo(listen(EVENT_ACCESS, self._hear))
+        undo(listen(er.EVENT_ENTITY_REGISTRY_UPDATED, self._look_soon))
+        undo(listen(ir.EVENT_REPAIRS_ISSUE_REGISTRY_UPDATED, self._see_confirmed))
+        undo(async_track_time_interval(self._hass, self._look_soon, LOOK_AGAIN))
+        undo(async_at_started(self._hass, self._look_soon))
+        undo(self._entry.add_update_listener(self._entry_changed))
+        self._embedded.for_each_door(self._follow)
+        self._look()
+
+    @callback
+    def _end(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+        self._show({})
+
+    # ---- when to look ----
+
+    @callback
+    def _look_soon(self, *_: Any) -> None:
+        """Look once, at whatever many tell of in the same moment."""
+        if self._next_look is None:
+            self._next_look = self._hass.loop.call_soon(self._look)
+
+    async def _entry_changed(self, _: HomeAssistant, __: VestibuleConfigEntry) -> None:
+        self._look_soon()
+
+    @callback
+    def _follow(self, doorway: Doorway) -> None:
+        if doorway in self._followed:
+            return
+        self._followed.add(doorway)
+
+        @callback
+        def changed() -> None:
+            issue = _Issue(Kind.TAMPERED, doorway.setup.subentry_id)
+            if doorway.state.tampered is not (issue.id in self._raised):
+                self._look_soon()
+
+        doorway.on_state(changed)  # ends with the doorway
+
+    @callback
+    def _hear(self, event: Event) -> None:
+        """Take what was told of an access. Anybody can fire such an event: nothing but repairs comes of it."""
+        told = event.data
+        if told.get("code") == Code.CLOCK_UNTRUSTED:
+            self._refused_by_clock = True
+        elif told.get("code") == Code.KEY_REVOKED:
+            self._revoked |= self._carriers_named(told.get("carrier"))
+            self._look_soon()
+        elif self._shows_that_clocks_agree(told):
+            self._refused_by_clock = False
+        if self._clock_is_doubtful is not (Kind.CLOCK_UNTRUSTED in self._raised):
+            self._look_soon()
+
+    @callback
+    def _see_confirmed(self, event: Event[ir.EventIssueRegistryUpdatedData]) -> None:
+        """A repair that we have not taken back is gone: somebody has confirmed it."""
+        if event.data["domain"] != DOMAIN or event.data["action"] != "remove":
+            return
+        if (issue := self._raised.pop(event.data["issue_id"], None)) is None:
+            return
+        if issue.kind is Kind.KEY_REVOKED:
+            self._revoked.discard(issue.about)
+        self._look_soon()  # what is still so is raised again
+
+    # ---- what is wrong ----
+
+    @callback
+    def _look(self) -> None:
+        self._next_look = None
+        self._show({issue.id: issue for issue in self._found()})
+
+    def _found(self) -> Iterator[_Issue]:
+        for subentry_id, title in self._embedded.setup.unreadable.items():
+            yield _Issue(Kind.UNREADABLE, subentry_id, {"name": title})
+        for doorway in self._embedded.doors.values():
+            yield from self._found_at(doorway)
+        for carrier in self._revoked & self._entry.subentries.keys():
+            yield _Issue(Kind.KEY_REVOKED, carrier, {"carrier": self._entry.subentries[carrier].title})
+        if self._clock_is_doubtful:
+            yield _Issue(Kind.CLOCK_UNTRUSTED)
+
+    def _found_at(self, doorway: Doorway) -> Iterator[_Issue]:
+        setup, names = doorway.setup, {"door": doorway.setup.door.name}
+        if self._is_missing(setup.relay.entity):
+            yield _Issue(Kind.RELAY_MISSING, setup.subentry_id, names)
+        for sensor, entity in setup.sensors.items():
+            if self._is_missing(entity):
+                yield _Issue(Kind.SENSOR_MISSING, f"{setup.subentry_id}_{sensor}", names)
+        if doorway.state.tampered:
+            yield _Issue(Kind.TAMPERED, setup.subentry_id, names, doorway.id)
+
+    def _is_missing(self, entity: str) -> bool:
+        """Return whether an entity was removed or disabled. One that is out of reach is not missing: it comes back."""
+        entity_id = resolve(self._hass, entity)
+        if entity_id is None:
+            return True
+        if (registered := er.async_get(self._hass).async_get(entity_id)) is not None:
+            return registered.disabled
+        return self._hass.state is CoreState.running and self._hass.states.get(entity_id) is None
+
+    @property
+    def _clock_is_doubtful(self) -> bool:
+        return self._refused_by_clock or not self._embedded.controller.clock_is_trusted
+
+    def _shows_that_clocks_agree(self, told: Mapping[str, Any]) -> bool:
+        """Return whether a token was let in where hours are kept, or an administrator has looked at the clock."""
+        if told.get("outcome") == EventName.CLOCK_CONFIRMED:
+            return True
+        if told.get("outcome") != EventName.ACCESS_GRANTED or told.get("means") != Means.TOKEN:
+            return False
+        doors, carriers = self._embedded.controller.building.doors, self._embedded.controller.building.carriers
+        return any(door.hours for door in doors.values() if door.id == told.get("door")) or any(
+            carrier.hours for carrier in carriers.values() if carrier.name == told.get("carrier")
+        )
+
+    def _carriers_named(self, name: object) -> set[str]:
+        return {
+            subentry.subentry_id
+            for subentry in self._entry.subentries.values()
+            if subentry.subentry_type == SUBENTRY_CARRIER and subentry.title == name
+        }
+
+    # ---- showing it ----
+
+    def _show(self, found: dict[str, _Issue]) -> None:
+        before, self._raised = self._raised, found
+        for cured in before.keys() - found.keys():
+            ir.async_delete_issue(self._hass, DOMAIN, cured)
+        for issue in found.values():
+            if issue != before.get(issue.id):
+                self._raise(issue)
+
+    def _raise(self, issue: _Issue) -> None:
+        if issue.kind is Kind.UNREADABLE:
+            _LOGGER.error("%s cannot be read and is left out", issue.names["name"])
+        ir.async_create_issue(
+            self._hass,
+            DOMAIN,
+            issue.id,
+            data={ATTR_KIND: issue.kind.value, ATTR_ENTRY: self._entry.entry_id, ATTR_DOOR: issue.door},
+            is_fixable=issue.kind in _FIXABLE,
+            severity=ir.IssueSeverity.WARNING if issue.kind in _WARNINGS else ir.IssueSeverity.ERROR,
+            translation_key=issue.kind.value,
+            translation_placeholders=dict(issue.names),
+        )

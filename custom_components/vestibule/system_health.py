@@ -1,0 +1,34 @@
+"""What Settings > System > Repairs > System information says of Vestibule. Names nobody and no door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from homeassistant.components.system_health import SystemHealthRegistration
+from homeassistant.core import HomeAssistant, callback
+
+from .const import DOMAIN
+from .embedded import VestibuleConfigEntry
+
+
+@callback
+def async_register(hass: HomeAssistant, register: SystemHealthRegistration) -> None:  # noqa: ARG001 - their signature
+    """Say who answers."""
+    register.async_register_info(_info)
+
+
+async def _info(hass: HomeAssistant) -> dict[str, Any]:
+    entry: VestibuleConfigEntry | None = next(iter(hass.config_entries.async_loaded_entries(DOMAIN)), None)
+    if entry is None:
+        return {"building": "not loaded"}
+    embedded = entry.runtime_data
+    controller = embedded.controller
+    return {
+        "building": "stopped" if controller.stopped else "working",
+        "doors": len(controller.building.doors),
+        "carriers": len(controller.building.carriers),
+        "journal": "failed" if embedded.journal_failed else "working",
+        "journal_entries": embedded.journal_entries,
+        "lockdown": "on" if controller.locked_down else "off",
+        "clock": "trusted" if controller.clock_is_trusted else "earlier than it was",
+    }

@@ -1,0 +1,53 @@
+"""Every message between two programs: strictly decoded, and encoded in one place (protocol G).
+
+A message has exactly the members that it is said to have. What cannot be decoded is MalformedMessage, which says what
+is wrong without repeating it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from .errors import MalformedMessage
+from .model import Decision
+
+MAX_REQUEST: Final = 8 * 1024
+"""Bytes of a request's body."""
+
+
+def unlock_request(body: bytes) -> str:
+    """Return the token that ``{"token": "..."}`` presents."""
+    try:
+        message = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as err:
+        raise MalformedMessage("not JSON") from err
+    if type(message) is not dict or message.keys() != {"token"}:
+        raise MalformedMessage('expected {"token": "..."} and nothing else')
+    if type(token := message["token"]) is not str:
+        raise MalformedMessage("the token is no string")
+    return token
+
+
+def challenge_answer(nonce: str, ttl: int) -> dict[str, Any]:
+    """Return the answer to a request for a challenge; ``ttl`` in seconds."""
+    return {"non": nonce, "ttl": ttl}
+
+
+def decision_answer(decision: Decision) -> dict[str, Any]:
+    """Return what a presenter hears of a decision (A.2): the word, and from step 7 on why."""
+    answer = {"word": decision.code.word.value, "code": decision.code.told}
+    if decision.limit is not None:
+        answer["limit"] = decision.limit.value
+    return answer
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate member")
+    return members
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"not JSON: {text}")

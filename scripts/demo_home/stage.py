@@ -1,0 +1,329 @@
+"""Where a play takes place: one door of the running demo, everybody at it, and the screen that tells what they do.
+
+What happened is told by three witnesses: the building's answer, Home Assistant (its states, and each event on its bus)
+and the relays' own log. A play says what it expects, and the stage remembers whether all of it was so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from vestibule_core.keys import SigningKey
+from vestibule_core.token import Claims
+
+from . import demo as demo_module
+from .building import Door, Part, entities_of
+from .carrier import Check, Cloud, Intake, NotConfirmed, Phone, Request
+from .demo import Demo
+from .home import Home
+from .websocket import WebSocket
+
+AT_THE_DOOR: Final = 11.0
+"""Metres."""
+RELOCK_GRACE: Final = 6.0
+"""Seconds past the access time within which a door must be locked again."""
+TELLING: Final = 3.0
+"""Seconds within which what happened must be told."""
+SILENCE: Final = 0.3
+"""Seconds after which nothing more is told."""
+
+GRANTED: Final = ("access_granted", "door_released", "access_taken", "door_closed", "door_relocked")
+"""What is told of an access: of a door whose driver goes in, and whose relay reports that it is back."""
+
+_UNDER_WAY: Final = ("unlocking", "unlocked", "locking")
+
+# What a building's answer means, for a person.
+_MEANING: Final = {
+    "ALREADY_SPENT": "this token has been used",
+    "NONCE_UNKNOWN": "it does not answer a challenge of this door",
+    "NONCE_EXPIRED": "its challenge is too old",
+    "POLICY_CARRIER_DOOR": "this carrier may not open this door",
+    "POLICY_EVIDENCE": "outside the building's own limits",
+    "POLICY_HOURS": "outside the hours of deliveries",
+    "POLICY_RATE": "as often as allowed within the hour",
+    "CLOCK_UNTRUSTED": "the building does not trust its clock",
+    "DELIVERIES_OFF": "this door takes no deliveries",
+    "DOOR_UNAVAILABLE": "this door lets nobody in now",
+    "WRONG_DOOR": "not a token for this door",
+}
+
+
+@dataclass
+class Stage:
+    """The running demo, the carrier, one door and the screen."""
+
+    demo: Demo
+    home: Home
+    """Signed in as the manager."""
+    intake: Intake
+    cloud: Cloud
+    phone: Phone
+    door: Door
+    entities: dict[Part, str]
+    socket: WebSocket
+    """Hears the events on the bus and the states of the door."""
+    states: dict[str, str] = field(default_factory=dict)
+    """What has been heard of the door's entities since the play began."""
+    told: list[str] = field(default_factory=list)
+    """The outcomes that have been heard."""
+    due: list[str] = field(default_factory=list)
+    """The outcomes that have to be told."""
+    as_expected: bool = True
+
+    @property
+    def other_doors(self) -> set[str]:
+        """Their ids."""
+        return {door.id for door in self.demo.doors} - {self.door.id}
+
+    # ---- the screen ----
+
+    def say(self, text: str = "") -> None:
+        print(text, flush=True)
+
+    def title(self, text: str) -> None:
+        self.say(style("bold", text))
+        self.say()
+
+    def step(self, who: str, what: str, seconds: float | None = None) -> None:
+        took = "" if seconds is None else f"{seconds * 1000:.1f} ms"
+        width = 62 + len(what) - len(_STYLED.sub("", what))
+        self.say(f"  {style('dim', f'{who:<9}')} {what:<{width}}{took:>10}".rstrip())
+
+    def expect(self, holds: bool, otherwise: str) -> None:
+        if not holds:
+            self.as_expected = False
+            self.say(style("red", f"  Not as it should be: {otherwise}"))
+
+    def end(self, text: str) -> bool:
+        """Hold what was told against what should have been, say how it ended, and return whether all was so."""
+        self.hear(until=lambda: len(self.told) >= len(self.due), patience=TELLING)
+        self.hear(until=lambda: False, patience=SILENCE)
+        self.step("events", ", ".join(outcome.replace("_", " ") for outcome in self.told) or "none")
+        self.expect(sorted(self.told) == sorted(self.due), f"to be told, each once: {', '.join(self.due) or 'nothing'}")
+        self.say()
+        self.say(style("bold", text) if self.as_expected else style("red", "This is not what was to be shown."))
+        return self.as_expected
+
+    # ---- what Home Assistant tells ----
+
+    def hear(
+        self, *, until: Callable[[], bool], patience: float, show: Callable[[str, datetime], None] | None = None
+    ) -> None:
+        """Listen until it is so, or for so many seconds; show each outcome and each state of the lock as it comes."""
+        deadline = time.monotonic() + patience
+        while not until() and (left := deadline - time.monotonic()) > 0:
+            if (event := self.socket.told(left)) is None:
+                return
+            if "event_type" in event:
+                what, at = event["data"]["outcome"], event["data"]["time"]
+                # What happens at another door is of another play; but here, a token for another door can be refused.
+                if event["data"]["door"] in self.other_doors and what != "access_denied":
+                    continue
+                self.told.append(what)
+            else:
+                state = event["variables"]["trigger"]["to_state"]
+                self.states[state["entity_id"]] = state["state"]
+                what, at = state["state"], state["last_changed"]
+                if state["entity_id"] != self.entities[Part.LOCK]:
+                    continue
+            if show is not None:
+                show(what, datetime.fromisoformat(at))
+
+    def state(self, part: Part) -> dict[str, Any]:
+        """Return what Home Assistant shows of the door now."""
+        state: dict[str, Any] = self.home.get(f"/api/states/{self.entities[part]}")
+        return state
+
+    def wait_until_quiet(self) -> None:
+        """Wait for the end of what is under way at the door, for a while, and take no notice of it."""
+        deadline = time.monotonic() + self.door.access_time + RELOCK_GRACE
+        while self.state(Part.LOCK)["state"] in _UNDER_WAY or self.state(Part.CONTACT)["state"] == "on":
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        self.hear(until=lambda: False, patience=SILENCE)
+        self.told.clear()
+
+    # ---- what the hardware did ----
+
+    def releases(self) -> list[tuple[datetime, str]]:
+        """Return each release of any relay so far, from the relays' own log."""
+        return read_relays_log(self.home.relays_log)
+
+    # ---- the steps of a delivery ----
+
+    def ask(self, *, metres_away: float = AT_THE_DOOR) -> tuple[Request, bytes]:
+        """The driver asks for the door on the phone."""
+        request = demo_module.request(self.demo, self.door, metres_away=metres_away, now=time.time())
+        self.step("driver", f"asks for the {self.door.name.lower()} at stop {request.stop} of route {request.route}")
+        return request, self.phone.sign(request)
+
+    def show_checks(self, checks: list[Check]) -> None:
+        for number, check in enumerate(checks):
+            verdict = style("red", "✗")
+            if check.holds:
+                verdict = style("green", "✓") if check.limited else " "
+            self.step("cloud" if number == 0 else "", f"{verdict} {check.name:<10} {check.found}")
+
+    def confirm(self, *, metres_away: float = AT_THE_DOOR, cloud: Cloud | None = None) -> Callable[[str, str], Claims]:
+        """The cloud confirms the four; return what makes a token's claims of a door and a challenge."""
+        cloud = cloud or self.cloud
+        request, signature = self.ask(metres_away=metres_away)
+        began = time.perf_counter()
+        try:
+            checks, confirmed = cloud.confirm(request, signature, time.time())
+        except NotConfirmed as refusal:
+            self.show_checks(refusal.checks)
+            raise
+        took = time.perf_counter() - began
+        self.show_checks(checks)
+        whole = all(check.limited for check in checks)
+        self.step("", "confirmed all four" if whole else "tells the position as it is, confirmed the other three", took)
+        return lambda door, challenge: cloud.claims(request, confirmed, door, challenge, time.time())
+
+    def challenge(self, door: Door) -> str:
+        """Get a challenge of a door."""
+        began = time.perf_counter()
+        nonce, lifetime = self.intake.challenge(door.id)
+        what = f"the {door.name.lower()} gives a challenge, good once, for {lifetime} s"
+        self.step("building", what, time.perf_counter() - began)
+        return nonce
+
+    def sign(
+        self,
+        claims: Claims,
+        key: SigningKey | None = None,
+        what: str = "signs a token for this door and challenge",
+    ) -> str:
+        """Sign a token: the cloud, or whoever has ``key``."""
+        signer = self.cloud if key is None else replace(self.cloud, key=key)
+        began = time.perf_counter()
+        text = signer.sign(claims)
+        self.step("cloud" if key is None else "attacker", what, time.perf_counter() - began)
+        return text
+
+    def present(self, text: str, *, word: str, code: str | None, told: tuple[str, ...]) -> None:
+        """Hand a token to the building at this door; its answer, and what comes of it, must be this."""
+        before = self.releases()
+        began = time.perf_counter()
+        answer = self.intake.present(self.door.id, text)
+        took = time.perf_counter() - began
+        if answer["word"] == "granted":
+            self.step("building", f"{style('green', '✓')} granted", took)
+        else:
+            self.step("building", f"{style('red', '✗')} {_refusal(answer)}", took)
+        self.expect(answer["word"] == word, f"the answer is {answer['word']}, not {word}")
+        if code is not None:
+            self.expect(answer["code"] == code, f"the reason is {answer['code']}, not {code}")
+        self.due += told
+        if not told:
+            self.step("", "only counted, and not told: anybody could make any number of these")
+        moved = self.releases()[len(before) :]
+        due = [self.door.key] if word == "granted" else []
+        self.expect([key for _, key in moved] == due, f"relays released: {[key for _, key in moved]}")
+        if not moved:
+            self.step("relay", "did not move")
+            self.expect(self.state(Part.LOCK)["state"] != "unlocked", "the lock is unlocked")
+        elif due:
+            self.follow(moved[0][0])
+
+    def open(self) -> str:
+        """A delivery that is let in; return the token, which is now worthless."""
+        claims = self.confirm()
+        text = self.sign(claims(self.door.id, self.challenge(self.door)))
+        # Of a relay that reports nothing, nobody can tell that it is back.
+        reports = not self.state(Part.LOCK)["attributes"].get("assumed_state")
+        self.present(text, word="granted", code="GRANTED", told=GRANTED if reports else GRANTED[:-1])
+        return text
+
+    def refused(self, code: str) -> None:
+        """A delivery that is confirmed by the carrier and refused by the building."""
+        claims = self.confirm()
+        text = self.sign(claims(self.door.id, self.challenge(self.door)))
+        self.present(text, word="refused", code=code, told=("access_denied",))
+
+    def follow(self, released_at: datetime) -> None:
+        """Tell what the relay, the door and the lock do until all is shut again."""
+        self.step("relay", "released once")
+        seen: set[str] = set()
+
+        def show(what: str, at: datetime) -> None:
+            seen.add(what)
+            after = f"{(at - released_at).total_seconds():.1f} s after the release"
+            match what:
+                case "unlocked":
+                    self.step("lock", "unlocked")
+                case "locked":
+                    self.step("lock", f"locked again, {after}")
+                case "access_taken":
+                    self.step("door", f"opened {after}: the access is taken")
+                case "door_closed":
+                    self.step("door", f"closed {after}")
+
+        expected = {"unlocked", "access_taken", "door_closed", "locked"}
+        self.hear(until=lambda: seen >= expected, patience=self.door.access_time + RELOCK_GRACE, show=show)
+        self.expect(seen >= expected, f"not seen: {', '.join(sorted(expected - seen))}")
+        self.expect(self.state(Part.LOCK)["state"] == "locked", "the lock is not locked again")
+        self.expect(self.state(Part.CONTACT)["state"] == "off", "the door is not closed again")
+
+
+@contextlib.contextmanager
+def stage(folder: Path, door_key: str) -> Iterator[Stage]:
+    """Prepare a play at a door of the running demo, and wait for the end of the one before."""
+    demo, home = demo_module.talk_to(folder)
+    door = demo.door(door_key)
+    entities = entities_of(home, door)
+    watched = [entities[part] for part in (Part.LOCK, Part.CONTACT, Part.PROBLEM)]
+    with home.websocket(
+        {"type": "subscribe_events", "event_type": "vestibule_access"},
+        {"type": "subscribe_trigger", "trigger": {"trigger": "state", "entity_id": watched, "to": None}},
+    ) as socket:
+        set_up = Stage(
+            demo,
+            home,
+            demo_module.intake_of(folder, demo),
+            demo_module.cloud_of(folder, demo),
+            demo_module.phone_of(folder),
+            door,
+            entities,
+            socket,
+        )
+        set_up.wait_until_quiet()
+        yield set_up
+
+
+def read_relays_log(path: Path) -> list[tuple[datetime, str]]:
+    """Return each release that the simulated relays logged: when, and which relay."""
+    if not path.exists():
+        return []
+    fields = [line.split() for line in path.read_text("ascii").splitlines()]
+    return [(datetime.fromisoformat(at).astimezone(UTC), key) for at, _, key in fields]
+
+
+def _refusal(answer: dict[str, Any]) -> str:
+    """Return a refusal in words: what every presenter is told, and what only a genuine token's carrier is."""
+    word = str(answer["word"]).replace("_", " ")
+    if (code := answer["code"]) is None:
+        return word
+    limit = f" ({answer['limit']})" if answer.get("limit") else ""
+    return f"{word}: {_MEANING.get(code, code)}{limit}"
+
+
+_STYLES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32"}
+_STYLED: Final = re.compile(r"\033\[\d+m")
+
+
+def style(name: str, text: str) -> str:
+    """Return a text in bold or in colour, where the screen shows that."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\033[{_STYLES[name]}m{text}\033[0m"
