@@ -15,7 +15,7 @@ from tests.simulated import Moment, SimulatedStrike, Site, refusals, some_doors
 from vestibule_core import door as door_module
 from vestibule_core import door_task, pin
 from vestibule_core.bucket import Buckets
-from vestibule_core.door import GRACE, ON_ITS_WAY, Alarm, Lock
+from vestibule_core.door import GRACE, ON_ITS_WAY, Alarm, Lock, LockdownBegun, ModeChosen
 from vestibule_core.manual import PIN_AGAIN, PIN_TRIES
 from vestibule_core.model import Actor, Code, DoorMode, EventName, ManualRule, Means, RelockOn, Sense, Sensor
 from vestibule_core.pin import Pin
@@ -256,8 +256,8 @@ async def test_a_removed_door_is_forgotten(ours):
     for _ in range(20):
         ours.controller.apply(Building.of((), ()), {})
         await ours.controller.recorded()
+        assert ours.controller._removed == {}
         ours.controller.apply(ours.building, ours.strikes)
-    assert ours.controller._removed == {}
 
 
 async def test_a_loose_contact_does_not_fill_the_journal(ours, monkeypatch):
@@ -674,17 +674,50 @@ async def test_a_caller_that_goes_away_before_its_turn_has_asked_all_the_same(ou
     await ours.until(lambda state: state.mode is NORMAL)
 
 
-async def test_a_door_that_is_taken_away_in_the_middle_of_an_order_holds_up_no_later_one(ours):
+@pytest.mark.parametrize("what", ["hold", "block", "no deliveries", "clear tamper"])
+async def test_a_door_that_is_taken_away_in_the_middle_of_an_order_holds_up_no_later_one(ours, what):
+    ours.sense(TAMPER)
+    ours.sense(TAMPER, Sense.INACTIVE)
+    await ours.told(EventName.DOOR_TAMPERED)
+    await ours.until(lambda state: state.tamper is Sense.INACTIVE)
+    order = {
+        "hold": lambda: mode(ours, UNLOCKED),
+        "block": lambda: mode(ours, BLOCKED),
+        "no deliveries": lambda: ours.controller.set_deliveries(ours.door.id, False, ANN),
+        "clear tamper": lambda: ours.controller.clear_tamper(ours.door.id, ANN),
+    }[what]
     disk = Stalled(ours)
-    holding = asyncio.create_task(mode(ours, UNLOCKED))
+    asked = asyncio.create_task(order())
     await disk.written()
     ours.controller.apply(Building.of((), ()), {})
     await asyncio.sleep(0.02)  # its task has ended by now
     disk.go_on()
     async with asyncio.timeout(2):
-        assert (await holding).code is Code.STOPPING
+        assert (await asked).code is Code.STOPPING
+        assert ours.strike.holds == 0
         ours.controller.apply(ours.building, ours.strikes)
-        assert (await mode(ours, UNLOCKED)).granted
+        assert (await order()).granted, "and what was written already is no hindrance"
+    await ours.__aexit__()
+    assert notes(ours, "release") == {}
+
+
+async def test_a_hold_that_came_to_nothing_leaves_nothing_to_be_ended(ours):
+    disk = Stalled(ours)
+    asked = asyncio.create_task(mode(ours, UNLOCKED))
+    await disk.written()
+    ours.controller.apply(Building.of((), ()), {})
+    disk.go_on()
+    assert (await asked).code is Code.STOPPING
+    await ours.__aexit__()
+    assert notes(ours) == {}
+
+
+async def test_a_hold_and_a_lockdown_that_come_to_a_door_together_hold_nothing(ours):
+    task = ours.controller._doors[ours.door.id]
+    holding, shut = task.post(ModeChosen(UNLOCKED), held=bytes(16)), task.post(LockdownBegun())
+    assert await holding is Code.LOCKDOWN
+    await shut
+    assert (ours.state.mode, ours.strike.holds, task.noted) == (LOCKED_DOWN, 0, [])
 
 
 async def test_those_who_wait_at_a_door_that_is_taken_away_are_answered_though_its_strike_never_goes_back(tmp_path):
@@ -752,7 +785,10 @@ async def test_without_a_journal_what_shuts_holds_and_says_that_it_was_not_writt
     assert (await ours.controller.set_deliveries(ours.door.id, False, ANN)).code is Code.STORE_FAILED
     assert (await mode(ours, BLOCKED)).code is Code.STORE_FAILED
     await ours.until(lambda state: state.mode is BLOCKED and not state.accepts_deliveries)
-    assert (await lockdown(ours)).code is Code.STORE_FAILED
+    assert (await mode(ours, BLOCKED)).code is Code.STORE_FAILED, "it is, and still not written"
+    assert (await ours.controller.set_deliveries(ours.door.id, False, ANN)).code is Code.STORE_FAILED
+    for _ in range(2):
+        assert (await lockdown(ours)).code is Code.STORE_FAILED
     assert ours.controller.locked_down
     assert (await by_hand(ours)).code is Code.LOCKDOWN
     assert ours.pulses == 0
@@ -983,6 +1019,11 @@ async def test_a_tampered_door_takes_no_deliveries_until_somebody_has_looked(tmp
         assert (await again.present(again.token())).granted
     assert notes(again) == {}
     assert site.outcomes.count(EventName.DOOR_TAMPERED) == 1
+
+
+async def test_to_clear_what_was_never_tampered_with_is_no_news(ours):
+    assert (await ours.controller.clear_tamper(ours.door.id, BOB)).granted
+    assert ours.events == []
 
 
 async def test_an_enclosure_that_is_opened_while_its_tampering_is_cleared_stays_tampered(ours):

@@ -125,6 +125,7 @@ async def test_a_carrier_that_gets_another_issuer_while_its_token_waits_is_refus
     go_on.set()
     assert {decision.code for decision in await asyncio.gather(*waiting)} == {Code.KEY_REVOKED}
     assert site.pulses == 0
+    assert site.strike.times_reached == 1, "for the other one nobody disturbed the strike"
 
 
 async def test_a_door_that_is_taken_away_opens_to_nobody_who_waits(site):

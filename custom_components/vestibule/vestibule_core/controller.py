@@ -383,14 +383,15 @@ class Controller:
             task.post(chosen)
         if code := await self._note(what, door, actor, origin, notes):
             return Decision(code, door)
-        if (task := self._doors.get(door)) is None:  # it may have been taken away, and added again
-            return Decision(Code.STOPPING, door)
-        code = await task.post(chosen, held=held, origin=origin)
-        if code is Code.STOPPING and held is not None:
-            await self.note_ended(door, [held])
+        task = self._doors.get(door)  # it may have been taken away, and added again
+        code = await task.post(chosen, held=held, origin=origin) if task is not None else Code.STOPPING
+        if task is None or code is Code.STOPPING:
+            if held is not None:
+                await self.note_ended(door, [held])
+            return Decision(code, door)
         if wish and code is Code.GRANTED and task.state.mode is not mode:  # a lockdown came in between
             code = Code.LOCKDOWN if task.state.mode is DoorMode.LOCKED_DOWN else Code.STRIKE_REFUSED
-        if code is Code.LOCKDOWN and DoorMode.BLOCKED in (task.state.mode, task.state.after_lockdown):
+        if code is Code.LOCKDOWN and task.state.after_lockdown is DoorMode.BLOCKED:
             # And keeps the door blocked, also after a restart.
             await self._note(EventName.DOOR_BLOCKED, door, actor, origin, {_MODE + door: DoorMode.BLOCKED.value})
         return Decision(code, door)
