@@ -58,6 +58,7 @@ _ROWS: Final = (
         device_class=BinarySensorDeviceClass.PROBLEM,
         sense=_problem,
         reasons=problems,
+        exists=lambda setup: bool(setup.sensors),  # else nothing could tell of one, and "OK" would be a guess
     ),
     VestibuleBinarySensorDescription(
         key="tamper",

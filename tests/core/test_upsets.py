@@ -9,7 +9,7 @@ import pytest
 from tests.simulated import Moment, SimulatedStrike, Site
 from vestibule_core import door as door_module
 from vestibule_core import door_task
-from vestibule_core.door import Lock, ModeChosen
+from vestibule_core.door import DeliveriesChosen, Lock, ModeChosen
 from vestibule_core.keys import KeyStatus
 from vestibule_core.model import Actor, Code, DoorMode, EventName, issuer, read_clock
 from vestibule_core.policy import Building
@@ -73,6 +73,43 @@ async def test_a_release_that_could_not_be_ended_before_the_program_did_is_ended
     site.strikes[site.door.id] = strike = SimulatedStrike(device_timed=True)
     async with site.reopen():
         await strike.until(lambda strike: strike.times_secured == 1)
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 3, 100])
+async def test_a_release_is_ended_and_told_of_once_although_its_door_is_removed_and_added_again(tmp_path, ticks):
+    async with Site(tmp_path / "journal.db", device_timed=False) as site:
+        assert (await site.present(site.token())).granted
+        for _ in range(3):
+            site.controller.apply(Building.of((), ()), {})
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            site.controller.apply(site.building, site.strikes)
+        await site.told(EventName.DOOR_RELOCKED)
+        assert (await site.present(site.token())).granted
+    assert site.outcomes.count(EventName.DOOR_RELOCKED) == site.strike.times_secured == 2
+    assert site.rows("SELECT key FROM meta WHERE key GLOB 'release:*'") == []
+
+
+async def test_a_release_that_could_not_be_ended_is_ended_by_the_door_that_is_added_again(tmp_path):
+    async with Site(tmp_path / "journal.db", device_timed=False) as site:
+        assert (await site.present(site.token())).granted
+        site.strike.refuse()
+        site.controller.apply(Building.of((), ()), {})
+        await asyncio.sleep(0.05)
+        site.controller.apply(site.building, site.strikes)
+        await asyncio.sleep(0.05)
+        assert site.strike.bolt is Reading.RELEASED
+        site.strike.obey()
+        site.clock.advance(1)
+        await site.until(lambda state: _nudged(site) and state.lock is Lock.LOCKED)
+        assert site.strike.bolt is Reading.SECURED
+    assert site.rows("SELECT key FROM meta WHERE key GLOB 'release:*'") == []
+
+
+def _nudged(site):
+    """Let the door look at the clock."""
+    site.controller._doors[site.door.id].post(DeliveriesChosen(not site.state.accepts_deliveries))
+    return True
 
 
 async def test_a_door_that_is_removed_and_added_again_goes_on_where_it_was(ours):
@@ -234,6 +271,16 @@ async def test_what_a_lockdown_could_not_put_back_is_put_back_at_the_end(tmp_pat
         assert site.strike.times_secured == 0
         site.strike.obey()
     assert site.strike.times_secured == 1
+
+
+async def test_what_may_never_have_been_released_is_put_back_at_the_end_and_not_told_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(door_task, "STRIKE_DEADLINE", 0.05)
+    async with Site(tmp_path / "journal.db", device_timed=False) as site:
+        site.strike.hang(moved=False)
+        assert (await site.present(site.token())).code is Code.OUTCOME_UNKNOWN
+        site.strike.obey()
+    assert site.strike.times_secured == 1
+    assert EventName.DOOR_RELOCKED not in site.outcomes
 
 
 async def test_who_has_gone_before_the_end_is_not_told_of_it(site):

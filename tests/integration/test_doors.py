@@ -364,6 +364,11 @@ async def test_entities_come_and_go_with_what_watches_the_door(hass, watched):
     await hass.async_block_till_done()
     registry = er.async_get(hass)
     assert registry.async_get_entity_id("binary_sensor", DOMAIN, f"{watched.door}_contact") is None
+    watched.change("Front door", rex=None, tamper=None)
+    await hass.async_block_till_done()
+    assert registry.async_get_entity_id("binary_sensor", DOMAIN, f"{watched.door}_problem") is None, (
+        "nothing could tell"
+    )
     watched.change("Front door", contact=CONTACT)
     await hass.async_block_till_done()
     assert state(watched, "binary_sensor", "contact").state == "off"

@@ -161,24 +161,21 @@ class Controller:
             return
         self._building = building
         for gone in self._doors.keys() - building.doors.keys():
-            self._removed[gone] = self._doors.pop(gone)
-            self._telling.later(self._forget(gone, self._removed[gone]))
+            self._removed[gone] = task = self._doors.pop(gone)
+            self._telling.later(self._forget(gone, task, task.stop(hurry=False)))
         for ours in building.doors.values():
-            if (task := self._doors.get(ours.id)) is None:
+            if (known := self._doors.get(ours.id)) is None:
                 noted, before = self._notes.pop(_RELEASE + ours.id, None), self._removed.pop(ours.id, None)
-                left_open, after = [bytes.fromhex(noted)] if noted else [], None
-                if before is not None:  # removed and added again: the new task goes on where the old one ends
-                    left_open = before.noted
-                    after = asyncio.get_running_loop().create_task(before.stop(hurry=True))
+                left_open = [bytes.fromhex(noted)] if noted else []
                 self._doors[ours.id] = DoorTask(
-                    self, ours, strikes[ours.id], state=self._noted(ours.id), left_open=left_open, after=after
+                    self, ours, strikes[ours.id], state=self._noted(ours.id), left_open=left_open, before=before
                 )
             else:
-                task.change(ours, strikes[ours.id])
+                known.change(ours, strikes[ours.id])
 
-    async def _forget(self, door: DoorId, task: DoorTask) -> None:
-        """Stop the task of a removed door; once it has ended, nobody asks for it any more."""
-        await task.stop(hurry=False)
+    async def _forget(self, door: DoorId, task: DoorTask, ended: Coroutine[Any, Any, None]) -> None:
+        """Forget the task of a removed door once it has ended: nobody asks for it any more."""
+        await ended
         if self._removed.get(door) is task:
             del self._removed[door]
 

@@ -143,9 +143,9 @@ class DoorTask:
         *,
         state: DoorState | None = None,
         left_open: Sequence[bytes] = (),
-        after: asyncio.Task[None] | None = None,
+        before: DoorTask | None = None,
     ) -> None:
-        """Begin in ``state``, once the task ``after`` (an earlier one of the same door) has ended.
+        """Begin in ``state``, once ``before`` (an earlier task of the same door) has ended, and go on where it ended.
 
         ``left_open`` are the ids of releases that were ours to end when the program died.
         """
@@ -171,7 +171,7 @@ class DoorTask:
         self._hurry = asyncio.Event()
         self._ending: set[asyncio.Task[bool]] = set()
         self._unsubscribe = strike.subscribe(self._look)
-        self._task = asyncio.get_running_loop().create_task(self._run(after), name=f"vestibule {door.id}")
+        self._task = asyncio.get_running_loop().create_task(self._run(before), name=f"vestibule {door.id}")
 
     @property
     def can_hold(self) -> bool:
@@ -233,9 +233,10 @@ class DoorTask:
 
     # ---- one thing after the other ----
 
-    async def _run(self, after: asyncio.Task[None] | None) -> None:
-        if after is not None:
-            await asyncio.wait({after})
+    async def _run(self, before: DoorTask | None) -> None:
+        if before is not None:
+            await before.stop(hurry=True)
+            self.noted += before.noted
         if self.noted:
             await self._happen(LeftOpen())
         while not self._stop_asked:
@@ -250,8 +251,10 @@ class DoorTask:
                 waiting.answer.set_result(self._office.deny(waiting, Decision(Code.STOPPING, self._door.id)))
         if self.state.mode is DoorMode.UNLOCKED:
             self._office.happened(self._door.id, EventName.DOOR_NORMAL, None)
-        if self.state.securing and await self._put_back(self._strike, self.noted) and self.state.released:
-            self._office.happened(self._door.id, EventName.DOOR_RELOCKED, self._last)
+        if self.state.securing and await self._put_back(self._strike, self.noted):
+            self.noted = []
+            if self.state.released:
+                self._office.happened(self._door.id, EventName.DOOR_RELOCKED, self._last)
         if self._ending:
             await asyncio.wait(self._ending)
 
