@@ -32,7 +32,7 @@ async def async_get_config_entry_diagnostics(hass: HomeAssistant, entry: Vestibu
     return {
         "building": {
             "stopped": controller.stopped,
-            "lockdown": controller.locked_down,
+            "lockdown": controller.by_hand.locked_down,
             "clock_is_trusted": controller.clock_is_trusted,
             "unreadable": len(embedded.setup.unreadable),
             "refusals_without_trace": {code.value: count for code, count in controller.counters.items()},

@@ -83,15 +83,15 @@ class Doorway:
 
     async def open_by_hand(self, actor: Actor, origin: Context | None, pin: str | None = None) -> Decision:
         """Let a person or an automation in."""
-        return await self._controller.open_by_hand(self.id, actor, origin, pin=pin)
+        return await self._controller.by_hand.open(self.id, actor, origin, pin=pin)
 
     async def set_mode(self, mode: DoorMode, actor: Actor, origin: Context | None) -> Decision:
         """Set the door's mode, durably."""
-        return await self._controller.set_mode(self.id, mode, actor, origin)
+        return await self._controller.by_hand.set_mode(self.id, mode, actor, origin)
 
     async def set_deliveries(self, accepted: bool, actor: Actor, origin: Context | None) -> Decision:
         """Say whether the door takes deliveries, durably."""
-        return await self._controller.set_deliveries(self.id, accepted, actor, origin)
+        return await self._controller.by_hand.set_deliveries(self.id, accepted, actor, origin)
 
     @callback
     def on_state(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -251,7 +251,7 @@ class Embedded:
     async def set_lockdown(self, on: bool, actor: Actor, origin: Context | None) -> Decision:
         """Lock the building down or lift that, durably."""
         try:
-            return await self.controller.set_lockdown(on, actor, origin)
+            return await self.controller.by_hand.set_lockdown(on, actor, origin)
         finally:
             self._building_changed()
 

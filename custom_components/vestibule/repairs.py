@@ -29,11 +29,11 @@ _NOT_DONE: Final = {Code.TAMPERED: "still_tampered", Code.STORE_FAILED: "store_f
 
 
 async def _confirm_clock(embedded: Embedded, _: _Data, actor: Actor, origin: Context) -> Decision:
-    return await embedded.controller.confirm_clock(actor, origin)
+    return await embedded.controller.by_hand.confirm_clock(actor, origin)
 
 
 async def _clear_tamper(embedded: Embedded, data: _Data, actor: Actor, origin: Context) -> Decision:
-    return await embedded.controller.clear_tamper(DoorId(str(data[ATTR_DOOR])), actor, origin)
+    return await embedded.controller.by_hand.clear_tamper(DoorId(str(data[ATTR_DOOR])), actor, origin)
 
 
 _ORDERS: Final[dict[str, _Order]] = {Kind.CLOCK_UNTRUSTED: _confirm_clock, Kind.TAMPERED: _clear_tamper}

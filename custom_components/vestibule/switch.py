@@ -102,7 +102,7 @@ class VestibuleLockdown(VestibuleBuildingEntity, _ByHand):
     @property
     @override
     def _is_so(self) -> bool:
-        return self._embedded.controller.locked_down
+        return self._embedded.controller.by_hand.locked_down
 
     @override
     async def _wish(self, on: bool, context: Context | None) -> None:

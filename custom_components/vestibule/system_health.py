@@ -29,6 +29,6 @@ async def _info(hass: HomeAssistant) -> dict[str, Any]:
         "carriers": len(controller.building.carriers),
         "journal": "failed" if embedded.journal_failed else "working",
         "journal_entries": embedded.journal_entries,
-        "lockdown": "on" if controller.locked_down else "off",
+        "lockdown": "on" if controller.by_hand.locked_down else "off",
         "clock": "trusted" if controller.clock_is_trusted else "earlier than it was",
     }

@@ -294,16 +294,16 @@ def _orders(site: Site) -> dict[str, Callable[[], Awaitable[Any]]]:
 
     async def clear_tamper() -> Decision:
         site.sense(Sensor.TAMPER, Sense.INACTIVE)
-        return await controller.clear_tamper(door, ADMINISTRATOR)
+        return await controller.by_hand.clear_tamper(door, ADMINISTRATOR)
 
     return {
-        "lockdown": lambda: controller.set_lockdown(True, ADMINISTRATOR),
-        "lift": lambda: controller.set_lockdown(False, ADMINISTRATOR),
-        "block": lambda: controller.set_mode(door, DoorMode.BLOCKED, ADMINISTRATOR),
-        "normal": lambda: controller.set_mode(door, DoorMode.NORMAL, ADMINISTRATOR),
-        "unlock": lambda: controller.set_mode(door, DoorMode.UNLOCKED, ADMINISTRATOR),
-        "no deliveries": lambda: controller.set_deliveries(door, False, ADMINISTRATOR),
-        "deliveries": lambda: controller.set_deliveries(door, True, ADMINISTRATOR),
+        "lockdown": lambda: controller.by_hand.set_lockdown(True, ADMINISTRATOR),
+        "lift": lambda: controller.by_hand.set_lockdown(False, ADMINISTRATOR),
+        "block": lambda: controller.by_hand.set_mode(door, DoorMode.BLOCKED, ADMINISTRATOR),
+        "normal": lambda: controller.by_hand.set_mode(door, DoorMode.NORMAL, ADMINISTRATOR),
+        "unlock": lambda: controller.by_hand.set_mode(door, DoorMode.UNLOCKED, ADMINISTRATOR),
+        "no deliveries": lambda: controller.by_hand.set_deliveries(door, False, ADMINISTRATOR),
+        "deliveries": lambda: controller.by_hand.set_deliveries(door, True, ADMINISTRATOR),
         "tamper": tamper,
         "clear tamper": clear_tamper,
     }
@@ -348,12 +348,12 @@ async def look(say: Say, folder: str) -> None:
     """Start after a crash, and say how the door begins and whom it lets in."""
     site = _site(folder, device_timed=False)
     async with site:
-        say(mode=site.state.mode, locked_down=site.controller.locked_down)
+        say(mode=site.state.mode, locked_down=site.controller.by_hand.locked_down)
         say(deliveries=site.state.accepts_deliveries, tampered=site.state.tampered)
         await asyncio.sleep(0.01)
         say(secured=site.strike.times_secured, holds=site.strike.holds, pulses=site.pulses)
         say(token=(await site.present(site.token())).code)
-        say(by_hand=(await site.controller.open_by_hand(site.door.id, ADMINISTRATOR)).code)
+        say(by_hand=(await site.controller.by_hand.open(site.door.id, ADMINISTRATOR)).code)
 
 
 @_job
@@ -380,7 +380,7 @@ async def failing_sync(say: Say, folder: str) -> None:
         second = await site.present(text)
         say(codes=[first.code, second.code], failed=site.journal.failed, further_syncs=_syncs() - syncs)
         say(other=(await site.present(site.token())).code)
-        say(by_hand=(await site.controller.open_by_hand(site.door.id, ADMINISTRATOR)).code)
+        say(by_hand=(await site.controller.by_hand.open(site.door.id, ADMINISTRATOR)).code)
         say(pulses=len(pulses_in(Path(folder) / "pulses")))
 
 

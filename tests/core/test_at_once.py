@@ -81,20 +81,20 @@ class Day:
         return self.site.controller.present(self.chance.choice(self.texts), self.site.carrier.principal)
 
     def by_hand(self):
-        return self.controller.open_by_hand(self.door(), ANN)
+        return self.controller.by_hand.open(self.door(), ANN)
 
     def mode(self):
         mode = self.chance.choice([DoorMode.NORMAL, DoorMode.UNLOCKED, DoorMode.BLOCKED])
-        return self.controller.set_mode(self.door(), mode, ANN)
+        return self.controller.by_hand.set_mode(self.door(), mode, ANN)
 
     def lockdown(self):
-        return self.controller.set_lockdown(self.chance.random() < 0.4, ANN)
+        return self.controller.by_hand.set_lockdown(self.chance.random() < 0.4, ANN)
 
     def deliveries(self):
-        return self.controller.set_deliveries(self.door(), self.chance.random() < 0.8, ANN)
+        return self.controller.by_hand.set_deliveries(self.door(), self.chance.random() < 0.8, ANN)
 
     def clear_tamper(self):
-        return self.controller.clear_tamper(self.door(), ANN)
+        return self.controller.by_hand.clear_tamper(self.door(), ANN)
 
     def sense(self):
         sensor = self.chance.choice([Sensor.CONTACT, Sensor.CONTACT, Sensor.CONTACT, Sensor.REX, Sensor.LOCK_MONITOR])
@@ -196,7 +196,7 @@ async def test_a_bad_day(tmp_path, kind, days):
         site = Site(folder / "journal.db", doors=2, strikes={}, access_time=0.02, setup={"sensors": frozenset(Sensor)})
 
         def allowed(site=site):
-            return not site.controller.locked_down
+            return not site.controller.by_hand.locked_down
 
         site.strikes = {door.id: WatchfulStrike(allowed, **kind) for door in site.doors}
         async with site:
@@ -207,11 +207,11 @@ async def test_a_bad_day(tmp_path, kind, days):
             await calm_down(site)
             check_answers(answers)
             check_quiet(site, seed)
-            locked_down = site.controller.locked_down
+            locked_down = site.controller.by_hand.locked_down
             modes = {door.id: site.controller.state(door.id) for door in site.doors}
         check_told(site)
         async with site.reopen() as again:
-            assert again.controller.locked_down is locked_down, seed
+            assert again.controller.by_hand.locked_down is locked_down, seed
             for door in site.doors:
                 now, before = shut(again.controller.state(door.id)), shut(modes[door.id])
                 # A door that was taken away in the middle of an order may be shut for more reasons afterwards.
@@ -238,7 +238,7 @@ def check_quiet(site, seed):
     for door in site.doors:
         state, strike = site.controller.state(door.id), site.strikes[door.id]
         assert strike.told_while_shut == [], (seed, "released in a lockdown")
-        assert (state.mode is DoorMode.LOCKED_DOWN) is site.controller.locked_down, seed
+        assert (state.mode is DoorMode.LOCKED_DOWN) is site.controller.by_hand.locked_down, seed
         is_open = Reading.RELEASED if state.mode is DoorMode.UNLOCKED else Reading.SECURED
         if strike.capabilities.feedback or state.mode is not DoorMode.UNLOCKED:
             assert strike.bolt is is_open, (seed, state)  # else a key may have ended a hold, and nobody knows

@@ -659,7 +659,7 @@ async def test_row_30_system_clock_set_back_a_day_or_ahead_ten_years(tmp_path, b
             again.clock.set_wall(by=-by)
             text = again.carrier.token(again.challenge(again.doors[0]), aud=with_hours.id)
             assert (await again.present(text)).code is Code.CLOCK_UNTRUSTED
-            assert (await again.controller.confirm_clock(ANN)).granted
+            assert (await again.controller.by_hand.confirm_clock(ANN)).granted
             text = again.carrier.token(again.challenge(again.doors[0]), aud=with_hours.id)
             assert (await again.present(text)).granted
 
@@ -849,12 +849,20 @@ async def wait_for(site, change):
 
 
 CHANGES = [
-    (ask(lambda site: site.controller.set_lockdown(True, ANN)), Code.LOCKDOWN, "lockdown"),
+    (ask(lambda site: site.controller.by_hand.set_lockdown(True, ANN)), Code.LOCKDOWN, "lockdown"),
     (revoke, Code.KEY_REVOKED, "revocation"),
     (lambda site: site.clock.advance(61), Code.LATE, "challenge expiry, and everybody has gone"),
     (lambda site: site.clock.advance(4.5), Code.NONCE_EXPIRED, "challenge expiry, by a moment"),
-    (ask(lambda site: site.controller.set_mode(site.door.id, DoorMode.BLOCKED, ANN)), Code.DOOR_BLOCKED, "block"),
-    (ask(lambda site: site.controller.set_deliveries(site.door.id, False, ANN)), Code.DELIVERIES_OFF, "no deliveries"),
+    (
+        ask(lambda site: site.controller.by_hand.set_mode(site.door.id, DoorMode.BLOCKED, ANN)),
+        Code.DOOR_BLOCKED,
+        "block",
+    ),
+    (
+        ask(lambda site: site.controller.by_hand.set_deliveries(site.door.id, False, ANN)),
+        Code.DELIVERIES_OFF,
+        "no deliveries",
+    ),
     (sense_tamper, Code.TAMPERED, "tampering"),
     (narrow, Code.POLICY_EVIDENCE, "a changed policy"),
 ]
@@ -977,7 +985,7 @@ async def test_row_39_the_rate_on_a_machine_whose_clock_starts_in_1970(tmp_path)
     async with Site(tmp_path / "journal.db", carriers=[Carrier("Parcels", rate=1)]) as site:
         assert (await site.present(site.token())).granted
         site.clock.advance(1800)
-        assert (await site.controller.open_by_hand(site.door.id, ANN)).granted
+        assert (await site.controller.by_hand.open(site.door.id, ANN)).granted
     site.clock.set_wall(by=-site.clock().wall)
     async with site.reopen() as again:
         assert (await again.present(again.token())).code is Code.POLICY_RATE
@@ -1003,14 +1011,14 @@ async def test_row_39_lockdown_blocked_deliveries_off_tamper(tmp_path):
         site.sense(Sensor.TAMPER)
         site.sense(Sensor.TAMPER, Sense.INACTIVE)
         await site.told(EventName.DOOR_TAMPERED)
-        await controller.set_deliveries(door, False, ANN)
-        await controller.set_mode(door, DoorMode.BLOCKED, ANN)
-        await controller.set_lockdown(True, ANN)
+        await controller.by_hand.set_deliveries(door, False, ANN)
+        await controller.by_hand.set_mode(door, DoorMode.BLOCKED, ANN)
+        await controller.by_hand.set_lockdown(True, ANN)
         for code, lift in [
-            (Code.LOCKDOWN, lambda: controller.set_lockdown(False, ANN)),
-            (Code.DOOR_BLOCKED, lambda: controller.set_mode(door, DoorMode.NORMAL, ANN)),
-            (Code.DELIVERIES_OFF, lambda: controller.set_deliveries(door, True, ANN)),
-            (Code.TAMPERED, lambda: controller.clear_tamper(door, ANN)),
+            (Code.LOCKDOWN, lambda: controller.by_hand.set_lockdown(False, ANN)),
+            (Code.DOOR_BLOCKED, lambda: controller.by_hand.set_mode(door, DoorMode.NORMAL, ANN)),
+            (Code.DELIVERIES_OFF, lambda: controller.by_hand.set_deliveries(door, True, ANN)),
+            (Code.TAMPERED, lambda: controller.by_hand.clear_tamper(door, ANN)),
         ]:
             await attack.signed(site.token(), code)
             assert (await lift()).granted

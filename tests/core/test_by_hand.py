@@ -88,15 +88,15 @@ def break_disk(site):
 
 
 def mode(site, which, who=ANN, **kind):
-    return site.controller.set_mode(site.door.id, which, who, **kind)
+    return site.controller.by_hand.set_mode(site.door.id, which, who, **kind)
 
 
 def lockdown(site, on=True, who=ANN):
-    return site.controller.set_lockdown(on, who)
+    return site.controller.by_hand.set_lockdown(on, who)
 
 
 def by_hand(site, who=ANN, **kind):
-    return site.controller.open_by_hand(site.door.id, who, **kind)
+    return site.controller.by_hand.open(site.door.id, who, **kind)
 
 
 def notes(site, prefix=""):
@@ -185,7 +185,7 @@ async def test_a_mode_that_the_door_cannot_have_is_refused_and_recorded(tmp_path
         assert (await mode(site, which)).code is Code.MODE_NOT_POSSIBLE
         (event,) = await site.told(EventName.ACCESS_DENIED)
         assert (event.code, event.means, event.door) == (Code.MODE_NOT_POSSIBLE, Means.MANUAL, site.door.id)
-        assert (site.state.mode, site.controller.locked_down, site.strike.holds) == (NORMAL, False, 0)
+        assert (site.state.mode, site.controller.by_hand.locked_down, site.strike.holds) == (NORMAL, False, 0)
     ((person,),) = site.rows("SELECT json FROM person")
     assert f'"wanted":"{"lockdown_on" if which is LOCKED_DOWN else "door_unlocked"}"' in person
 
@@ -228,9 +228,9 @@ async def test_nobody_hides_anothers_wrong_pins_behind_refusals_of_their_own(tmp
     door = {"pin": Pin.of("4711", bytes(16)), "manual": ManualRule.EVERYONE}
     async with Site(tmp_path / "journal.db", setup=door) as site:
         for _ in range(70):
-            assert (await site.controller.open_by_hand(site.door.id, BOB)).code is Code.PIN_MISSING
+            assert (await site.controller.by_hand.open(site.door.id, BOB)).code is Code.PIN_MISSING
         for _ in range(3):
-            assert (await site.controller.open_by_hand(site.door.id, ROBOT, pin="0000")).code is Code.PIN_WRONG
+            assert (await site.controller.by_hand.open(site.door.id, ROBOT, pin="0000")).code is Code.PIN_WRONG
     kinds = Counter(leaf.says["code"] for leaf in site.leaves())
     assert kinds == {"PIN_MISSING": 60, "PIN_WRONG": 3}
 
@@ -346,9 +346,9 @@ async def test_a_lockdown_shuts_every_door_also_after_a_restart(tmp_path):
         one, other = site.doors
         texts = [site.carrier.token(site.challenge(door), aud=door.id) for door in site.doors]
         assert (await mode(site, BLOCKED)).granted
-        assert (await site.controller.set_mode(other.id, UNLOCKED, ANN)).granted
+        assert (await site.controller.by_hand.set_mode(other.id, UNLOCKED, ANN)).granted
         assert (await lockdown(site, who=BOB)).granted
-        assert site.controller.locked_down
+        assert site.controller.by_hand.locked_down
         await site.until(lambda state: state.mode is LOCKED_DOWN, other)
         assert site.strikes[other.id].bolt is Reading.SECURED
         (event,) = await site.told(EventName.LOCKDOWN_ON)
@@ -356,21 +356,21 @@ async def test_a_lockdown_shuts_every_door_also_after_a_restart(tmp_path):
         for door, text in zip(site.doors, texts, strict=True):
             assert (await site.present(text)).code is Code.LOCKDOWN
             for who in (ANN, BOB, ROBOT):
-                assert (await site.controller.open_by_hand(door.id, who)).code is Code.LOCKDOWN
+                assert (await site.controller.by_hand.open(door.id, who)).code is Code.LOCKDOWN
             for which in (NORMAL, UNLOCKED, BLOCKED):
-                assert (await site.controller.set_mode(door.id, which, ANN)).code is Code.LOCKDOWN
-            assert (await site.controller.set_mode(door.id, LOCKED_DOWN, ANN)).granted, "it is, already"
+                assert (await site.controller.by_hand.set_mode(door.id, which, ANN)).code is Code.LOCKDOWN
+            assert (await site.controller.by_hand.set_mode(door.id, LOCKED_DOWN, ANN)).granted, "it is, already"
         assert site.pulses == 0
     assert notes(site, "lockdown") == {"lockdown": "on"}
     async with site.reopen() as again:
-        assert again.controller.locked_down
+        assert again.controller.by_hand.locked_down
         assert {again.controller.state(door.id).mode for door in again.doors} == {LOCKED_DOWN}
         assert (await by_hand(again)).code is Code.LOCKDOWN
         assert (await lockdown(again, on=False)).granted
-        assert not again.controller.locked_down
+        assert not again.controller.by_hand.locked_down
         assert again.controller.state(one.id).mode is BLOCKED, "as it was before"
         assert again.controller.state(other.id).mode is NORMAL, "nothing is held open again by itself"
-        assert (await again.controller.open_by_hand(other.id, ANN)).granted
+        assert (await again.controller.by_hand.open(other.id, ANN)).granted
     assert notes(again) == {f"mode:{one.id}": "blocked"}
 
 
@@ -431,7 +431,7 @@ async def test_what_shuts_a_door_in_the_last_moment_before_the_strike_is_told(ou
             order = {
                 "lockdown": lockdown(ours),
                 "block": mode(ours, BLOCKED),
-                "no deliveries": ours.controller.set_deliveries(ours.door.id, False, ANN),
+                "no deliveries": ours.controller.by_hand.set_deliveries(ours.door.id, False, ANN),
             }
             orders.append(asyncio.ensure_future(order.pop(shut)))
             for other in order.values():
@@ -454,7 +454,7 @@ async def test_a_lockdown_that_is_lifted_while_another_is_asked_for_stays(ours):
     disk.go_on()
     assert (await lifting).code is Code.LOCKDOWN
     assert (await again).granted
-    assert ours.controller.locked_down
+    assert ours.controller.by_hand.locked_down
     assert ours.state.mode is LOCKED_DOWN
     assert ours.outcomes == [EventName.LOCKDOWN_ON, EventName.LOCKDOWN_OFF, EventName.LOCKDOWN_ON]
 
@@ -470,7 +470,7 @@ async def test_nor_does_one_that_waits_to_be_lifted_take_a_later_one_with_it(our
     assert (await again).granted
     assert (await lifting).code is Code.LOCKDOWN
     assert ours.outcomes == [EventName.LOCKDOWN_ON], "not lifted, not even for a moment"
-    assert ours.controller.locked_down
+    assert ours.controller.by_hand.locked_down
     assert ours.state.mode is LOCKED_DOWN
 
 
@@ -478,7 +478,7 @@ async def test_many_who_lock_down_and_lift_at_once_end_as_the_last_one_wanted(ou
     """However it comes, controller, doors and journal agree."""
     wishes = [True, False, True, True, False, False, True, False, True]
     await asyncio.gather(*(lockdown(ours, on) for on in wishes))
-    assert ours.controller.locked_down
+    assert ours.controller.by_hand.locked_down
     assert ours.state.mode is LOCKED_DOWN
     await ours.__aexit__()
     assert notes(ours, "lockdown") == {"lockdown": "on"}
@@ -493,16 +493,16 @@ async def test_a_door_that_is_added_during_a_lockdown_is_locked_down(tmp_path):
         site.doors = (one, other)
         site.controller.apply(site.building, site.strikes)
         assert site.controller.state(other.id).mode is LOCKED_DOWN
-        assert (await site.controller.open_by_hand(other.id, ANN)).code is Code.LOCKDOWN
+        assert (await site.controller.by_hand.open(other.id, ANN)).code is Code.LOCKDOWN
         assert (await lockdown(site, on=False)).granted
-        assert (await site.controller.open_by_hand(other.id, ANN)).granted
+        assert (await site.controller.by_hand.open(other.id, ANN)).granted
 
 
 async def test_a_door_that_is_taken_away_and_added_again_is_as_shut_as_before(tmp_path):
     async with Site(tmp_path / "journal.db", doors=2, setup=WATCHED) as site:
         (one, other), strikes = site.doors, dict(site.strikes)
-        assert (await site.controller.set_mode(other.id, BLOCKED, ANN)).granted
-        assert (await site.controller.set_deliveries(other.id, False, ANN)).granted
+        assert (await site.controller.by_hand.set_mode(other.id, BLOCKED, ANN)).granted
+        assert (await site.controller.by_hand.set_deliveries(other.id, False, ANN)).granted
         site.controller.sense(other.id, TAMPER, Sense.ACTIVE)
         await site.told(EventName.DOOR_TAMPERED)
         site.doors = (one,)
@@ -567,7 +567,7 @@ async def test_a_mode_is_confirmed_when_the_door_has_it_and_not_before(ours):
     blocking = asyncio.create_task(mode(ours, BLOCKED))
     unblocking = asyncio.create_task(mode(ours, NORMAL))
     await ours.told(EventName.DOOR_BLOCKED)
-    assert (await ours.controller.confirm_clock(ANN)).granted  # the journal and the loop have had a turn
+    assert (await ours.controller.by_hand.confirm_clock(ANN)).granted  # the journal and the loop have had a turn
     assert not blocking.done()
     assert not unblocking.done()
     go_on.set()
@@ -647,7 +647,7 @@ async def test_a_caller_that_goes_away_in_the_middle_stops_nothing_half_way(ours
         "lockdown": (lambda: lockdown(ours), lambda state: state.mode is LOCKED_DOWN),
         "lift": (lambda: lockdown(ours, on=False), lambda state: state.mode is NORMAL),
         "deliveries": (
-            lambda: ours.controller.set_deliveries(ours.door.id, False, ANN),
+            lambda: ours.controller.by_hand.set_deliveries(ours.door.id, False, ANN),
             lambda state: not state.accepts_deliveries,
         ),
     }[what]
@@ -660,7 +660,7 @@ async def test_a_caller_that_goes_away_in_the_middle_stops_nothing_half_way(ours
     disk.go_on()
     await ours.until(done)
     assert len(ours.events) > before
-    assert (await ours.controller.confirm_clock(ANN)).granted, "the next order is not held up"
+    assert (await ours.controller.by_hand.confirm_clock(ANN)).granted, "the next order is not held up"
 
 
 async def test_a_caller_that_goes_away_before_its_turn_has_asked_all_the_same(ours):
@@ -683,8 +683,8 @@ async def test_a_door_that_is_taken_away_in_the_middle_of_an_order_holds_up_no_l
     order = {
         "hold": lambda: mode(ours, UNLOCKED),
         "block": lambda: mode(ours, BLOCKED),
-        "no deliveries": lambda: ours.controller.set_deliveries(ours.door.id, False, ANN),
-        "clear tamper": lambda: ours.controller.clear_tamper(ours.door.id, ANN),
+        "no deliveries": lambda: ours.controller.by_hand.set_deliveries(ours.door.id, False, ANN),
+        "clear tamper": lambda: ours.controller.by_hand.clear_tamper(ours.door.id, ANN),
     }[what]
     disk = Stalled(ours)
     asked = asyncio.create_task(order())
@@ -756,11 +756,11 @@ async def test_after_the_end_nothing_is_taken(ours):
     await controller.stop()
     ours.sense(CONTACT)
     for order in (
-        controller.set_mode(door, BLOCKED, ANN),
-        controller.set_deliveries(door, False, ANN),
-        controller.clear_tamper(door, ANN),
-        controller.set_lockdown(True, ANN),
-        controller.set_lockdown(False, ANN),
+        controller.by_hand.set_mode(door, BLOCKED, ANN),
+        controller.by_hand.set_deliveries(door, False, ANN),
+        controller.by_hand.clear_tamper(door, ANN),
+        controller.by_hand.set_lockdown(True, ANN),
+        controller.by_hand.set_lockdown(False, ANN),
     ):
         assert (await order).code is Code.STOPPING
 
@@ -769,9 +769,9 @@ async def test_a_door_that_is_not_ours_takes_no_orders(ours):
     (other,) = some_doors(1, "another building")
     ours.controller.sense(other.id, CONTACT, Sense.ACTIVE)
     for order in (
-        ours.controller.set_mode(other.id, BLOCKED, ANN),
-        ours.controller.set_deliveries(other.id, False, ANN),
-        ours.controller.clear_tamper(other.id, ANN),
+        ours.controller.by_hand.set_mode(other.id, BLOCKED, ANN),
+        ours.controller.by_hand.set_deliveries(other.id, False, ANN),
+        ours.controller.by_hand.clear_tamper(other.id, ANN),
     ):
         assert (await order).code is Code.WRONG_DOOR
     assert ours.events == []
@@ -782,29 +782,29 @@ async def test_a_door_that_is_not_ours_takes_no_orders(ours):
 
 async def test_without_a_journal_what_shuts_holds_and_says_that_it_was_not_written(ours):
     break_disk(ours)
-    assert (await ours.controller.set_deliveries(ours.door.id, False, ANN)).code is Code.STORE_FAILED
+    assert (await ours.controller.by_hand.set_deliveries(ours.door.id, False, ANN)).code is Code.STORE_FAILED
     assert (await mode(ours, BLOCKED)).code is Code.STORE_FAILED
     await ours.until(lambda state: state.mode is BLOCKED and not state.accepts_deliveries)
     assert (await mode(ours, BLOCKED)).code is Code.STORE_FAILED, "it is, and still not written"
-    assert (await ours.controller.set_deliveries(ours.door.id, False, ANN)).code is Code.STORE_FAILED
+    assert (await ours.controller.by_hand.set_deliveries(ours.door.id, False, ANN)).code is Code.STORE_FAILED
     for _ in range(2):
         assert (await lockdown(ours)).code is Code.STORE_FAILED
-    assert ours.controller.locked_down
+    assert ours.controller.by_hand.locked_down
     assert (await by_hand(ours)).code is Code.LOCKDOWN
     assert ours.pulses == 0
 
 
 async def test_without_a_journal_nothing_that_was_shut_is_opened(ours):
     assert (await mode(ours, BLOCKED)).granted
-    assert (await ours.controller.set_deliveries(ours.door.id, False, ANN)).granted
+    assert (await ours.controller.by_hand.set_deliveries(ours.door.id, False, ANN)).granted
     ours.sense(TAMPER, Sense.ACTIVE)
     ours.sense(TAMPER, Sense.INACTIVE)
     await ours.told(EventName.DOOR_TAMPERED)
     break_disk(ours)
     assert (await mode(ours, NORMAL)).code is Code.STORE_FAILED
-    assert (await ours.controller.set_deliveries(ours.door.id, True, ANN)).code is Code.STORE_FAILED
-    assert (await ours.controller.clear_tamper(ours.door.id, ANN)).code is Code.STORE_FAILED
-    assert (await ours.controller.confirm_clock(ANN)).code is Code.STORE_FAILED
+    assert (await ours.controller.by_hand.set_deliveries(ours.door.id, True, ANN)).code is Code.STORE_FAILED
+    assert (await ours.controller.by_hand.clear_tamper(ours.door.id, ANN)).code is Code.STORE_FAILED
+    assert (await ours.controller.by_hand.confirm_clock(ANN)).code is Code.STORE_FAILED
     assert (ours.state.mode, ours.state.accepts_deliveries, ours.state.tampered) == (BLOCKED, False, True)
     assert ours.strike.holds == 0
 
@@ -813,7 +813,7 @@ async def test_without_a_journal_no_lockdown_is_lifted(ours):
     assert (await lockdown(ours)).granted
     break_disk(ours)
     assert (await lockdown(ours, on=False)).code is Code.STORE_FAILED
-    assert ours.controller.locked_down
+    assert ours.controller.by_hand.locked_down
     assert ours.state.mode is LOCKED_DOWN
 
 
@@ -836,7 +836,7 @@ async def test_without_a_journal_events_at_the_door_are_told_all_the_same(ours):
 async def test_the_rule_covers_every_way_to_weaken_a_door_and_no_way_to_shut_it(tmp_path, who, code):
     setup = WATCHED | {"manual": ManualRule.ADMINISTRATORS}
     async with Site(tmp_path / "journal.db", device_timed=False, setup=setup) as site:
-        controller, door = site.controller, site.door.id
+        controller, by_hand, door = site.controller, site.controller.by_hand, site.door.id
 
         async def tampered():
             site.sense(TAMPER, Sense.ACTIVE)
@@ -845,13 +845,19 @@ async def test_the_rule_covers_every_way_to_weaken_a_door_and_no_way_to_shut_it(
 
         weakening = [
             # what comes before it, the wish
-            (None, lambda: controller.open_by_hand(door, who)),
-            (None, lambda: controller.set_mode(door, UNLOCKED, who)),
-            (lambda: controller.set_mode(door, BLOCKED, BOB), lambda: controller.set_mode(door, NORMAL, who)),
-            (lambda: controller.set_deliveries(door, False, BOB), lambda: controller.set_deliveries(door, True, who)),
-            (tampered, lambda: controller.clear_tamper(door, who)),
-            (lambda: controller.set_lockdown(True, BOB), lambda: controller.set_lockdown(False, who)),
-            (None, lambda: controller.confirm_clock(who)),
+            (None, lambda: by_hand.open(door, who)),
+            (None, lambda: by_hand.set_mode(door, UNLOCKED, who)),
+            (
+                lambda: by_hand.set_mode(door, BLOCKED, BOB),
+                lambda: by_hand.set_mode(door, NORMAL, who),
+            ),
+            (
+                lambda: by_hand.set_deliveries(door, False, BOB),
+                lambda: by_hand.set_deliveries(door, True, who),
+            ),
+            (tampered, lambda: by_hand.clear_tamper(door, who)),
+            (lambda: by_hand.set_lockdown(True, BOB), lambda: by_hand.set_lockdown(False, who)),
+            (None, lambda: by_hand.confirm_clock(who)),
         ]
         for before, wish in weakening:
             if before is not None and (decision := await before()) is not None:
@@ -860,7 +866,7 @@ async def test_the_rule_covers_every_way_to_weaken_a_door_and_no_way_to_shut_it(
             assert (await wish()).code is code
             if code is not Code.GRANTED:
                 assert site.state == state
-                assert controller.locked_down is (state.mode is LOCKED_DOWN)
+                assert by_hand.locked_down is (state.mode is LOCKED_DOWN)
                 assert (site.pulses, site.strike.holds) == (0, 0)
         await controller.recorded()
         assert refusals(site.events) == ([code] * len(weakening) if code is not Code.GRANTED else [])
@@ -985,14 +991,14 @@ async def test_a_door_that_goes_away_while_a_pin_is_looked_at_opens_to_nobody(tm
 async def test_a_door_that_takes_no_deliveries_lets_people_in_and_carriers_not(tmp_path):
     async with Site(tmp_path / "journal.db") as site:
         text = site.token()
-        assert (await site.controller.set_deliveries(site.door.id, False, BOB)).granted
-        assert (await site.controller.set_deliveries(site.door.id, False, BOB)).granted
+        assert (await site.controller.by_hand.set_deliveries(site.door.id, False, BOB)).granted
+        assert (await site.controller.by_hand.set_deliveries(site.door.id, False, BOB)).granted
         assert (await site.present(text)).code is Code.DELIVERIES_OFF
         assert (await by_hand(site, BOB)).granted
     assert notes(site) == {f"deliveries:{site.door.id}": "off"}
     async with site.reopen() as again:
         assert (await again.present(again.token())).code is Code.DELIVERIES_OFF
-        assert (await again.controller.set_deliveries(again.door.id, True, ANN)).granted
+        assert (await again.controller.by_hand.set_deliveries(again.door.id, True, ANN)).granted
         assert (await again.present(again.token())).granted
     assert notes(again) == {}
     assert site.outcomes.count(EventName.DELIVERIES_OFF) == 1
@@ -1007,14 +1013,14 @@ async def test_a_tampered_door_takes_no_deliveries_until_somebody_has_looked(tmp
         assert (event.door, event.means, event.code, event.spend_id) == (site.door.id, None, None, None)
         assert (await site.present(text)).code is Code.TAMPERED
         assert (await by_hand(site, BOB)).granted
-        assert (await site.controller.clear_tamper(site.door.id, ANN)).code is Code.TAMPERED, "it is still open"
+        assert (await site.controller.by_hand.clear_tamper(site.door.id, ANN)).code is Code.TAMPERED, "it is still open"
         site.sense(TAMPER, Sense.INACTIVE)
         await site.until(lambda state: state.tamper is Sense.INACTIVE)
         assert (await site.present(site.token())).code is Code.TAMPERED
     assert notes(site) == {f"tamper:{site.door.id}": "on"}
     async with site.reopen() as again:
         assert (await again.present(again.token())).code is Code.TAMPERED
-        assert (await again.controller.clear_tamper(again.door.id, ANN)).granted
+        assert (await again.controller.by_hand.clear_tamper(again.door.id, ANN)).granted
         await again.told(EventName.TAMPER_CLEARED)
         assert (await again.present(again.token())).granted
     assert notes(again) == {}
@@ -1022,7 +1028,7 @@ async def test_a_tampered_door_takes_no_deliveries_until_somebody_has_looked(tmp
 
 
 async def test_to_clear_what_was_never_tampered_with_is_no_news(ours):
-    assert (await ours.controller.clear_tamper(ours.door.id, BOB)).granted
+    assert (await ours.controller.by_hand.clear_tamper(ours.door.id, BOB)).granted
     assert ours.events == []
 
 
@@ -1031,7 +1037,7 @@ async def test_an_enclosure_that_is_opened_while_its_tampering_is_cleared_stays_
     ours.sense(TAMPER, Sense.INACTIVE)
     await ours.told(EventName.DOOR_TAMPERED)
     disk = Stalled(ours)
-    clearing = asyncio.create_task(ours.controller.clear_tamper(ours.door.id, ANN))
+    clearing = asyncio.create_task(ours.controller.by_hand.clear_tamper(ours.door.id, ANN))
     await disk.written()
     ours.sense(TAMPER)
     disk.go_on()
@@ -1048,11 +1054,11 @@ async def test_a_clock_that_was_set_back_is_trusted_again_when_an_administrator_
         assert site.controller.clock_is_trusted
         site.clock.set_wall(by=-86400)
         assert not site.controller.clock_is_trusted
-        assert (await site.controller.confirm_clock(BOB)).code is Code.MANUAL_NOT_ALLOWED
+        assert (await site.controller.by_hand.confirm_clock(BOB)).code is Code.MANUAL_NOT_ALLOWED
         assert not site.controller.clock_is_trusted
     async with site.reopen() as again:
         assert not again.controller.clock_is_trusted, "a restart makes no clock right"
-        assert (await again.controller.confirm_clock(ANN)).granted
+        assert (await again.controller.by_hand.confirm_clock(ANN)).granted
         assert again.controller.clock_is_trusted
     async with again.reopen() as once_more:
         assert once_more.controller.clock_is_trusted

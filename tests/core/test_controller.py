@@ -266,7 +266,7 @@ async def test_others_who_want_in_do_not_keep_a_door_open(tmp_path):
 
         site.strike.at(Moment.REACHED, jammed)
         site.strike.at(Moment.TOLD_TO_SECURE, lambda: order.append("secure"))
-        await asyncio.gather(*(site.controller.open_by_hand(site.door.id, ANN) for _ in range(20)))
+        await asyncio.gather(*(site.controller.by_hand.open(site.door.id, ANN) for _ in range(20)))
         assert "secure" in order[:3]
         site.strike.restore_power()
 
@@ -328,7 +328,7 @@ async def test_a_building_that_changes_after_the_end_starts_nothing(site):
     await site.controller.stop()
     site.controller.apply(site.building, site.strikes)
     assert (await site.present(text)).code is Code.STOPPING
-    assert (await site.controller.open_by_hand(site.door.id, ANN)).code is Code.STOPPING
+    assert (await site.controller.by_hand.open(site.door.id, ANN)).code is Code.STOPPING
     with pytest.raises(Refused, match="STOPPING"):
         site.challenge()
     assert site.strike.pulses == []
@@ -339,7 +339,7 @@ async def test_a_building_that_changes_after_the_end_starts_nothing(site):
 
 async def test_a_person_opens_by_hand_and_is_recorded(tmp_path):
     async with Site(tmp_path / "journal.db", device_timed=False) as site:
-        assert (await site.controller.open_by_hand(site.door.id, BOB)).granted
+        assert (await site.controller.by_hand.open(site.door.id, BOB)).granted
         await site.told(EventName.DOOR_RELEASED)
         assert [event.means for event in site.events] == [Means.MANUAL, Means.MANUAL]
         assert site.controller.state(site.door.id).by == "Bob"
@@ -349,7 +349,7 @@ async def test_a_person_opens_by_hand_and_is_recorded(tmp_path):
 
 async def test_a_door_that_is_not_ours_is_not_opened_by_hand(site):
     other = some_doors(1, "another building")[0].id
-    assert (await site.controller.open_by_hand(other, ANN)).code is Code.WRONG_DOOR
+    assert (await site.controller.by_hand.open(other, ANN)).code is Code.WRONG_DOOR
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ async def test_without_a_journal_only_an_administrator_opens_and_unrecorded(tmp_
                 return getattr(database, name)
 
         site.journal._writer.db = Broken()
-        assert (await site.controller.open_by_hand(site.door.id, who)).code is code
+        assert (await site.controller.by_hand.open(site.door.id, who)).code is code
         await site.told(EventName.DOOR_RELEASED if pulses else EventName.ACCESS_DENIED)
         assert {event.sequence for event in site.events} == {None}
         assert site.pulses == pulses

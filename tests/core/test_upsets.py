@@ -166,7 +166,7 @@ async def test_a_carrier_that_gets_another_issuer_while_its_token_waits_is_refus
 
 
 async def test_a_door_that_is_taken_away_opens_to_nobody_who_waits(site):
-    go_on, waiting = at_the_door(site, site.present(site.token()), site.controller.open_by_hand(site.door.id, ANN))
+    go_on, waiting = at_the_door(site, site.present(site.token()), site.controller.by_hand.open(site.door.id, ANN))
     await asyncio.sleep(0.02)
     others = {door.id: site.strikes[door.id] for door in site.doors[1:]}
     site.controller.apply(Building.of(site.doors[1:], [site.carrier.admitted]), others)
@@ -206,7 +206,7 @@ async def test_row_37_a_key_that_is_revoked_after_the_commit_moves_nothing(site)
 
 async def test_when_the_program_ends_nobody_who_waits_is_let_in(site):
     go_on, waiting = at_the_door(
-        site, *(site.present(site.token()) for _ in range(3)), site.controller.open_by_hand(site.door.id, ANN)
+        site, *(site.present(site.token()) for _ in range(3)), site.controller.by_hand.open(site.door.id, ANN)
     )
     await asyncio.sleep(0.02)
     stopping = asyncio.create_task(site.controller.stop())
@@ -253,7 +253,7 @@ async def test_a_strike_of_before_that_cannot_be_put_back_does_not_hold_up_the_e
         old.at(Moment.TOLD_TO_SECURE, lambda: asyncio.sleep(0.05))
         site.strikes[site.door.id] = SimulatedStrike(device_timed=False)
         site.controller.apply(site.building, site.strikes)
-        assert (await site.controller.open_by_hand(site.door.id, ANN)).granted
+        assert (await site.controller.by_hand.open(site.door.id, ANN)).granted
         async with asyncio.timeout(2):
             await site.controller.stop()
         assert old.bolt is Reading.RELEASED
@@ -266,7 +266,7 @@ async def test_what_a_lockdown_could_not_put_back_is_put_back_at_the_end(tmp_pat
     async with Site(tmp_path / "journal.db") as site:
         assert (await site.present(site.token())).granted
         site.strike.refuse()
-        assert (await site.controller.set_lockdown(True, ANN)).granted
+        assert (await site.controller.by_hand.set_lockdown(True, ANN)).granted
         await site.until(lambda state: state.deadline is not None and state.securing)
         assert site.strike.times_secured == 0
         site.strike.obey()

@@ -1,8 +1,8 @@
 """The controller: the one spender of record of its doors.
 
 A token's path: ``present`` judges it (token.py, policy.py); the door's task (door_task.py) waits for its turn, reaches
-the strike, has the token spent here (journal.py) and tells the strike. What is done by hand (an unlock, a mode, a
-lockdown) comes in here too, under the rule of manual.py. Nothing is released at start, and no release is tried twice.
+the strike, has the token spent here (journal.py) and tells the strike. What is done by hand comes in by ``by_hand``
+(by_hand.py). Nothing is released at start, and no release is tried twice.
 """
 
 from __future__ import annotations
@@ -15,29 +15,19 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from . import challenge, manual, policy, token
+from . import challenge, policy, token
 from .bucket import Buckets
-from .door import (
-    DeliveriesChosen,
-    DoorState,
-    LockdownBegun,
-    LockdownLifted,
-    ModeChosen,
-    Sensed,
-    TamperCleared,
-)
+from .by_hand import ByHand
+from .door import DoorState, Sensed
 from .door_task import Access, DoorTask
 from .errors import Refused, StoreFailed
 from .history import RECENT, History
-from .journal import Journal, Notes, Person, Spend, SpentState, noted_release
+from .journal import Journal, Person, Spend, SpentState, noted_release
 from .keys import KeyStatus
-from .manual import Wish
 from .model import (
     AccessEvent,
-    Actor,
     Code,
     Decision,
-    Door,
     DoorId,
     DoorMode,
     EventName,
@@ -63,13 +53,6 @@ OPENINGS_AN_HOUR: Final = 1200
 """Openings and closings of one door, outside of any access, that are recorded within an hour."""
 
 _BY_CONTACT: Final = frozenset({EventName.DOOR_OPENED, EventName.DOOR_CLOSED})
-
-_LOCKDOWN: Final = "lockdown"
-_MODE: Final = "mode:"
-_DELIVERIES: Final = "deliveries:"
-_TAMPER: Final = "tamper:"
-_RELEASE: Final = "release:"
-"""Names of notes in the journal; those that end in a colon are followed by a door's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +87,12 @@ class Controller:
         self._clock_gap: float | None = None
         self._removed: dict[DoorId, DoorTask] = {}
         """Doors of before, which may have a strike to put back."""
-        self._notes: dict[str, str] = {}
-        """What the journal has noted: modes, a lockdown, tampering, deliveries that are off."""
-        self._orders: dict[DoorId | None, asyncio.Lock] = {}
-        """One wish by hand at a time, for each door and for the building."""
-        self._lockdowns = 0
-        """How often a lockdown was asked for: one that is lifted must not take a later one with it."""
-        self._pin_tries = manual.pin_tries()
         self._chatter: Buckets[DoorId] = Buckets(per_second=OPENINGS_AN_HOUR / 3600, burst=OPENINGS_AN_HOUR, most=1000)
         self._stopping: asyncio.Task[None] | None = None
         self.stopped = False
         """Whether requests are refused for good."""
-        self.locked_down = False
-        """Whether the building is locked down."""
+        self.by_hand = ByHand(self, journal, self._telling, random)
+        """What people and automations do."""
 
     # ---- life ----
 
@@ -133,8 +109,7 @@ class Controller:
             self._history.remember((spend.issuer, spend.jti))
             self._history.count(spend.issuer, spend.door, now.boot - ago)
         unsettled = self._journal.unsettled()
-        self._notes = self._journal.notes()
-        self.locked_down = _LOCKDOWN in self._notes
+        self.by_hand.remember(self._journal.notes())
         self._journal.start(self._telling.tell)
         self.apply(building, strikes)
         for spend in unsettled:
@@ -165,10 +140,13 @@ class Controller:
             self._telling.later(self._forget(gone, task, task.stop(hurry=False)))
         for ours in building.doors.values():
             if (known := self._doors.get(ours.id)) is None:
-                noted, before = self._notes.pop(_RELEASE + ours.id, None), self._removed.pop(ours.id, None)
-                left_open = [bytes.fromhex(noted)] if noted else []
                 self._doors[ours.id] = DoorTask(
-                    self, ours, strikes[ours.id], state=self._noted(ours.id), left_open=left_open, before=before
+                    self,
+                    ours,
+                    strikes[ours.id],
+                    state=self.by_hand.first_state(ours.id),
+                    left_open=self.by_hand.left_open(ours.id),
+                    before=self._removed.pop(ours.id, None),
                 )
             else:
                 known.change(ours, strikes[ours.id])
@@ -178,16 +156,6 @@ class Controller:
         await ended
         if self._removed.get(door) is task:
             del self._removed[door]
-
-    def _noted(self, door: DoorId) -> DoorState:
-        """Return the state in which a door begins: what was shut stays shut, and nothing is held open (protocol D)."""
-        mode = DoorMode.BLOCKED if _MODE + door in self._notes else DoorMode.NORMAL
-        return DoorState(
-            mode=DoorMode.LOCKED_DOWN if self.locked_down else mode,
-            after_lockdown=mode if self.locked_down else DoorMode.NORMAL,
-            accepts_deliveries=_DELIVERIES + door not in self._notes,
-            tampered=_TAMPER + door in self._notes,
-        )
 
     async def stop(self) -> None:
         """Take no more requests, end the releases that we time, and write what waits. Leaves the journal open.
@@ -225,6 +193,11 @@ class Controller:
     def clock_is_trusted(self) -> bool:
         """Whether the clock is not earlier than it was; if it is, doors with hours let no token in (A.2)."""
         return self._clock().wall >= self._journal.newest - policy.CLOCK_BACK
+
+    @property
+    def tasks(self) -> Mapping[DoorId, DoorTask]:
+        """The doors at work."""
+        return self._doors
 
     def state(self, door: DoorId) -> DoorState:
         """Return what is known of a door; raise KeyError if it is not ours."""
@@ -297,7 +270,7 @@ class Controller:
             return self.deny(access, Decision(Code.WRONG_DOOR, unlock.claims.door))
         if refused := self._judge(unlock, now):
             return self.deny(access, refused)
-        return await self._wait_at_door(unlock.claims.door, access)
+        return await self.wait_at_door(unlock.claims.door, access)
 
     def _judge(self, unlock: UnlockToken, now: Now, *, is_spent: bool = False) -> Decision | None:
         task = self._doors.get(unlock.claims.door)
@@ -316,225 +289,6 @@ class Controller:
         """Take what a sensor of a door says; nothing if it is not ours."""
         if (task := self._doors.get(door)) is not None:
             task.post(Sensed(sensor, sense))
-
-    # ---- by hand ----
-
-    async def open_by_hand(
-        self, door: DoorId, actor: Actor, origin: object = None, *, pin: str | None = None
-    ) -> Decision:
-        """Open a door for a person in Home Assistant or an automation; recorded with who it was.
-
-        If the journal has failed, an administrator is let in all the same, unrecorded (protocol D).
-        """
-        now = self._clock()
-        if (ours := self._building.doors.get(door)) is None:
-            return Decision(Code.WRONG_DOOR, door)
-        event = self._by_hand(EventName.ACCESS_GRANTED, door, actor, now, origin, spend_id=self._random(16))
-        access = Access(event, actor.name, now, _who(actor), may_go_unrecorded=actor.is_admin)
-        if code := manual.objection(ours, actor, Wish.OPEN) or await self._pin_objection(ours, actor, pin):
-            return self.deny(access, Decision(code, door))
-        return await self._wait_at_door(door, access)
-
-    async def _pin_objection(self, door: Door, actor: Actor, typed: str | None) -> Code | None:
-        if door.pin is None:
-            return None
-        if not typed:
-            return Code.PIN_MISSING
-        who, boot = (door.id, actor.user_id), self._clock().boot
-        # Taken before it is looked at, and given back if it is right: else many at once would all be looked at.
-        if not self._pin_tries.take(who, boot):
-            return Code.PIN_LOCKED
-        if not await asyncio.to_thread(door.pin.matches, typed):
-            return Code.PIN_WRONG
-        self._pin_tries.give_back(who)
-        return None
-
-    async def set_mode(self, door: DoorId, mode: DoorMode, actor: Actor, origin: object = None) -> Decision:
-        """Set a door's mode, durably; LOCKED_DOWN is the building's (``set_lockdown``). A caller may go away."""
-        return await self._order(door, lambda: self._set_mode(door, mode, actor, origin))
-
-    async def _set_mode(self, door: DoorId, mode: DoorMode, actor: Actor, origin: object) -> Decision:
-        if (task := self._doors.get(door)) is None:
-            return Decision(Code.WRONG_DOOR, door)
-        before = DoorMode.LOCKED_DOWN if self.locked_down else task.state.mode  # it may not have heard of it yet
-        what = _MODE_EVENTS[mode]
-        is_noted = (_MODE + door in self._notes) is (mode is DoorMode.BLOCKED) or mode is DoorMode.LOCKED_DOWN
-        if mode is before and is_noted:
-            return Decision(Code.GRANTED, door)
-        if mode is DoorMode.LOCKED_DOWN or (mode is DoorMode.UNLOCKED and not task.can_hold):
-            return self._deny_by_hand(what, door, actor, origin, Code.MODE_NOT_POSSIBLE)
-        if before is DoorMode.LOCKED_DOWN:
-            return self._deny_by_hand(what, door, actor, origin, Code.LOCKDOWN)
-        if before is DoorMode.BLOCKED and mode is DoorMode.UNLOCKED:
-            # Not in one step: if the strike does not hold, the door would be neither.
-            return self._deny_by_hand(what, door, actor, origin, Code.DOOR_BLOCKED)
-        wish = _WISHES.get((before, mode))
-        if wish and (code := manual.objection_without_pin(self._building.doors[door], actor, wish)):
-            return self._deny_by_hand(what, door, actor, origin, code)
-        held = self._random(16) if mode is DoorMode.UNLOCKED else None
-        chosen = ModeChosen(mode, actor.name)
-        notes = {_MODE + door: mode.value if mode is DoorMode.BLOCKED else None}
-        if held is not None:
-            notes |= noted_release(door, held)
-        if wish is None:  # makes the door safer: at once, whatever the disk does
-            task.post(chosen)
-        if code := await self._note(what, door, actor, origin, notes):
-            return Decision(code, door)
-        task = self._doors.get(door)  # it may have been taken away, and added again
-        code = await task.post(chosen, held=held, origin=origin) if task is not None else Code.STOPPING
-        if task is None or code is Code.STOPPING:
-            if held is not None:
-                await self.note_ended(door, [held])
-            return Decision(code, door)
-        if wish and code is Code.GRANTED and task.state.mode is not mode:  # a lockdown came in between
-            code = Code.LOCKDOWN if task.state.mode is DoorMode.LOCKED_DOWN else Code.STRIKE_REFUSED
-        if code is Code.LOCKDOWN and task.state.after_lockdown is DoorMode.BLOCKED:
-            # And keeps the door blocked, also after a restart.
-            await self._note(EventName.DOOR_BLOCKED, door, actor, origin, {_MODE + door: DoorMode.BLOCKED.value})
-        return Decision(code, door)
-
-    async def set_deliveries(self, door: DoorId, accepted: bool, actor: Actor, origin: object = None) -> Decision:
-        """Say whether a door takes deliveries, durably. A caller may go away."""
-        return await self._order(door, lambda: self._set_deliveries(door, accepted, actor, origin))
-
-    async def _set_deliveries(self, door: DoorId, accepted: bool, actor: Actor, origin: object) -> Decision:
-        if (task := self._doors.get(door)) is None:
-            return Decision(Code.WRONG_DOOR, door)
-        what = EventName.DELIVERIES_ON if accepted else EventName.DELIVERIES_OFF
-        is_noted = (_DELIVERIES + door in self._notes) is not accepted
-        if task.state.accepts_deliveries is accepted and is_noted:
-            return Decision(Code.GRANTED, door)
-        if not accepted:
-            task.post(DeliveriesChosen(False))
-        elif code := manual.objection_without_pin(self._building.doors[door], actor, Wish.RELAX):
-            return self._deny_by_hand(what, door, actor, origin, code)
-        if code := await self._note(what, door, actor, origin, {_DELIVERIES + door: None if accepted else "off"}):
-            return Decision(code, door)
-        if (task := self._doors.get(door)) is None:
-            return Decision(Code.STOPPING, door)
-        return Decision(await task.post(DeliveriesChosen(accepted)), door)
-
-    async def clear_tamper(self, door: DoorId, actor: Actor, origin: object = None) -> Decision:
-        """Trust a door again, because somebody has looked at it; TAMPERED while its sensor still says so."""
-        return await self._order(door, lambda: self._clear_tamper(door, actor, origin))
-
-    async def _clear_tamper(self, door: DoorId, actor: Actor, origin: object) -> Decision:
-        if (task := self._doors.get(door)) is None:
-            return Decision(Code.WRONG_DOOR, door)
-        what = EventName.TAMPER_CLEARED
-        if not (task.state.tampered or _TAMPER + door in self._notes):
-            return Decision(Code.GRANTED, door)
-        if task.state.tamper is Sense.ACTIVE:
-            return Decision(Code.TAMPERED, door)
-        if code := manual.objection_without_pin(self._building.doors[door], actor, Wish.RELAX):
-            return self._deny_by_hand(what, door, actor, origin, code)
-        if code := await self._note(what, door, actor, origin, {_TAMPER + door: None}):
-            return Decision(code, door)
-        if (task := self._doors.get(door)) is None:
-            return Decision(Code.STOPPING, door)
-        code = await task.post(TamperCleared())
-        if code is Code.GRANTED and task.state.tampered:  # opened again meanwhile
-            self.happened(door, EventName.DOOR_TAMPERED, None)
-            code = Code.TAMPERED
-        return Decision(code, door)
-
-    async def set_lockdown(self, on: bool, actor: Actor, origin: object = None) -> Decision:
-        """Lock the whole building down, or lift that, durably. A caller may go away.
-
-        A lockdown holds from this call on, before it is written: no door waits for the disk to be shut.
-        """
-        if not on:
-            asked = self._lockdowns
-            return await self._order(None, lambda: self._lift_lockdown(asked, actor, origin))
-        if self.stopped:
-            return Decision(Code.STOPPING)
-        self._lockdowns += 1
-        self.locked_down = True
-        for task in self._doors.values():
-            task.post(LockdownBegun())
-        return await self._order(None, lambda: self._begin_lockdown(actor, origin))
-
-    async def _begin_lockdown(self, actor: Actor, origin: object) -> Decision:
-        if _LOCKDOWN in self._notes:
-            return Decision(Code.GRANTED)
-        code = await self._note(EventName.LOCKDOWN_ON, None, actor, origin, {_LOCKDOWN: "on"})
-        return Decision(code or Code.GRANTED)
-
-    async def _lift_lockdown(self, asked: int, actor: Actor, origin: object) -> Decision:
-        what = EventName.LOCKDOWN_OFF
-        if not self.locked_down:
-            return Decision(Code.GRANTED)
-        for door in self._building.doors.values():  # it weakens each of them
-            if code := manual.objection_without_pin(door, actor, Wish.RELAX):
-                return self._deny_by_hand(what, None, actor, origin, code)
-        if asked != self._lockdowns:  # asked for again since
-            return Decision(Code.LOCKDOWN)
-        if code := await self._note(what, None, actor, origin, {_LOCKDOWN: None}):
-            return Decision(code)
-        if asked != self._lockdowns:
-            return Decision(Code.LOCKDOWN)
-        self.locked_down = False
-        await asyncio.gather(*(task.post(LockdownLifted()) for task in self._doors.values()))
-        return Decision(Code.GRANTED)
-
-    async def confirm_clock(self, actor: Actor, origin: object = None) -> Decision:
-        """Take the clock for right although it is earlier than it was: an administrator has looked at it."""
-        what = EventName.CLOCK_CONFIRMED
-        if not actor.is_trusted:
-            return self._deny_by_hand(what, None, actor, origin, Code.MANUAL_NOT_ALLOWED)
-        code = await self._note(what, None, actor, origin, {})
-        return Decision(code or Code.GRANTED)
-
-    async def _order(self, door: DoorId | None, work: Callable[[], Coroutine[Any, Any, Decision]]) -> Decision:
-        """Do one thing by hand after the other, to its end: a caller that goes away stops nothing half-way."""
-
-        async def in_turn() -> Decision:
-            async with self._orders.setdefault(door, asyncio.Lock()):
-                return Decision(Code.STOPPING, door) if self.stopped else await work()
-
-        return await asyncio.shield(asyncio.get_running_loop().create_task(in_turn()))
-
-    async def _note(
-        self, what: EventName, door: DoorId | None, actor: Actor, origin: object, notes: Notes
-    ) -> Code | None:
-        """Commit what was done by hand and what has to be known of it after a restart; None, or STORE_FAILED."""
-        event = self._by_hand(what, door, actor, self._clock(), origin)
-        try:
-            await self._journal.append(event, _who(actor), notes)
-        except StoreFailed:
-            return Code.STORE_FAILED
-        for name, text in notes.items():
-            if text is None:
-                self._notes.pop(name, None)
-            elif not name.startswith(_RELEASE):  # the door's task keeps that one
-                self._notes[name] = text
-        return None
-
-    def _deny_by_hand(self, what: EventName, door: DoorId | None, actor: Actor, origin: object, code: Code) -> Decision:
-        """Record that something was not done: what it would have been is in the person's part of the entry."""
-        now = self._clock()
-        event = replace(self._by_hand(EventName.ACCESS_DENIED, door, actor, now, origin), code=code)
-        self._telling.record_refusal(event, {**_who(actor), "wanted": what.value}, door, now.boot)
-        return Decision(code, door)
-
-    def _by_hand(
-        self,
-        what: EventName,
-        door: DoorId | None,
-        actor: Actor,
-        now: Now,
-        origin: object,
-        spend_id: bytes | None = None,
-    ) -> AccessEvent:
-        return AccessEvent(
-            outcome=what,
-            code=Code.GRANTED,
-            door=door,
-            means=actor.means,
-            at=now.wall,
-            spend_id=spend_id,
-            origin=origin,
-        )
 
     # ---- tokens ----
 
@@ -556,7 +310,8 @@ class Controller:
         )
         return Access(event, carrier.name, now, _person(unlock), unlock)
 
-    async def _wait_at_door(self, door: DoorId, access: Access) -> Decision:
+    async def wait_at_door(self, door: DoorId, access: Access) -> Decision:
+        """Wait for the door's turn; return what came of it."""
         if self.stopped:
             return self.deny(access, Decision(Code.STOPPING, door))
         if (task := self._doors.get(door)) is None:  # taken away while a PIN was looked at
@@ -585,7 +340,7 @@ class Controller:
         task = self._doors.get(access.event.door) if access.event.door is not None else None
         if task is None or access.event.door not in building.doors:
             return Code.WRONG_DOOR
-        if self.locked_down:  # the door may not have heard of it yet
+        if self.by_hand.locked_down:  # the door may not have heard of it yet
             return Code.LOCKDOWN
         if access.token is None:
             return _SHUT.get(task.state.mode)
@@ -644,8 +399,7 @@ class Controller:
             # In nobody's name: what follows of itself is not what somebody asked for.
             self._telling.record(replace(access.event, outcome=what, at=at, origin=None))
             return
-        notes: dict[str, str | None] = {_TAMPER + door: "on"} if what is EventName.DOOR_TAMPERED else {}
-        self._notes.update({name: text for name, text in notes.items() if text})
+        notes = self.by_hand.tampered(door) if what is EventName.DOOR_TAMPERED else {}
         self._telling.record(AccessEvent(outcome=what, door=door, at=at), notes=notes)
 
     async def note_ended(self, door: DoorId, ids: Sequence[bytes]) -> None:
@@ -667,19 +421,6 @@ class Controller:
 
 
 _SHUT: Final = {DoorMode.LOCKED_DOWN: Code.LOCKDOWN, DoorMode.BLOCKED: Code.DOOR_BLOCKED}
-
-_MODE_EVENTS: Final = {
-    DoorMode.NORMAL: EventName.DOOR_NORMAL,
-    DoorMode.UNLOCKED: EventName.DOOR_UNLOCKED,
-    DoorMode.BLOCKED: EventName.DOOR_BLOCKED,
-    DoorMode.LOCKED_DOWN: EventName.LOCKDOWN_ON,
-}
-
-_WISHES: Final = {
-    (DoorMode.NORMAL, DoorMode.UNLOCKED): Wish.OPEN,
-    (DoorMode.BLOCKED, DoorMode.NORMAL): Wish.RELAX,
-}
-"""What a change of mode weakens; the others make a door safer, and are anybody's."""
 
 _SETTLED_AS: Final = {
     EventName.DOOR_RELEASED: SpentState.GRANTED,
@@ -704,7 +445,3 @@ def _person(unlock: UnlockToken) -> Person:
         "evd": claims.evidence,
         "token": unlock.text,
     }
-
-
-def _who(actor: Actor) -> Person:
-    return {"user_id": actor.user_id, "user": actor.name}
