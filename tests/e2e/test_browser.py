@@ -231,8 +231,10 @@ def test_the_door_is_unlocked_by_hand(manager: Manager) -> None:
     manager.take_picture("door-unlocked")
     expect(manager.row("Access")).to_contain_text("Access taken")
     expect(manager.row("Front door").get_by_role("button", name="Unlock")).to_be_visible()
-    for line in ("Access granted", "Door released", "Access taken", "Open", "Closed", "Locked"):
+    for line in ("Access granted", "Door released", "Access taken"):
         expect(manager.lines(line)).to_have_count(1)
+    for line in ("Open", "Closed", "Locked"):  # of the contact and the lock, which may have one from their beginning
+        expect(manager.lines(line).first).to_be_visible()
     manager.take_picture("door-unlocked-by-hand")
     assert manager.released() == 1
 
@@ -240,7 +242,8 @@ def test_the_door_is_unlocked_by_hand(manager: Manager) -> None:
 def test_a_driver_is_let_in_and_named(manager: Manager) -> None:
     assert manager.driver.deliver(manager.door) == ("granted", "GRANTED")
     expect(manager.lines("Access granted")).to_have_count(2)
-    expect(manager.lines("Locked")).to_have_count(2)
+    expect(manager.lines("Access taken")).to_have_count(2)
+    expect(manager.row("Front door").get_by_role("button", name="Unlock")).to_be_visible()
     manager.take_picture("delivered")
     assert manager.released() == 2
 
