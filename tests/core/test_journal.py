@@ -470,7 +470,7 @@ async def test_the_newest_time_survives_a_restart_also_if_the_clock_went_back(op
         await opened.append(at(each))
     assert opened.newest == newest
     again = await reopened(opened, path)
-    assert again.newest == pytest.approx(newest, abs=journal_module.CLOCK_BACK)
+    assert again.newest == pytest.approx(newest, abs=journal_module.NOTED_BACK)
     again.close()
 
 

@@ -29,7 +29,6 @@ from .model import (
     Code,
     Decision,
     DoorId,
-    DoorMode,
     EventName,
     Issuer,
     Means,
@@ -343,7 +342,7 @@ class Controller:
         if self.by_hand.locked_down:  # the door may not have heard of it yet
             return Code.LOCKDOWN
         if access.token is None:
-            return _SHUT.get(task.state.mode)
+            return task.state.shut
         key = building.keys.get(access.token.key.kid)
         if key is None or key.issuer != access.token.claims.issuer or key.status is KeyStatus.REVOKED:
             return Code.KEY_REVOKED
@@ -419,8 +418,6 @@ class Controller:
             self._challenge_secret = self._random(32)
         self._clock_gap = gap
 
-
-_SHUT: Final = {DoorMode.LOCKED_DOWN: Code.LOCKDOWN, DoorMode.BLOCKED: Code.DOOR_BLOCKED}
 
 _SETTLED_AS: Final = {
     EventName.DOOR_RELEASED: SpentState.GRANTED,

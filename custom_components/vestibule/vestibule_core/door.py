@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from .model import DoorMode, EventName, RelockOn, Sense, Sensor
+from .model import Code, DoorMode, EventName, RelockOn, Sense, Sensor
 from .strike import Capabilities, Reading
 
 SECURE_AGAIN = 5.0
@@ -127,6 +127,11 @@ class DoorState:
                 return self.lock
 
     @property
+    def shut(self) -> Code | None:
+        """Why nobody is let in, by token or by hand; None if somebody may be."""
+        return _SHUT.get(self.mode)
+
+    @property
     def faults(self) -> frozenset[Sensor]:
         """The sensors that are out of order."""
         return frozenset(sensor for sensor in Sensor if getattr(self, sensor) is Sense.FAULT)
@@ -136,6 +141,9 @@ class DoorState:
         """When something elapses next."""
         passage = self.passage.until if self.passage else None
         return min((at for at in (self.deadline, passage, self.open_too_long_at) if at is not None), default=None)
+
+
+_SHUT: Final = {DoorMode.LOCKED_DOWN: Code.LOCKDOWN, DoorMode.BLOCKED: Code.DOOR_BLOCKED}
 
 
 # ---- inputs ----

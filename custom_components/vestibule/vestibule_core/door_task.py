@@ -402,8 +402,8 @@ class DoorTask:
     async def _happen(self, event: Input, access: Access | None = None) -> Code:
         """Let something happen to the door and do what follows; return how a command to the strike went."""
         state, effects = advance(self.state, event, self._office.now().boot, self._timing)
-        if isinstance(event, Grant) and state.mode in _SHUT:
-            return Code.DOOR_BLOCKED  # was judged before; whatever let it come this far, nothing moves
+        if isinstance(event, Grant) and (shut := state.shut):
+            return shut  # was judged before; whatever let it come this far, nothing moves
         self._become(state)
         code = Code.GRANTED
         for effect in effects:
@@ -493,8 +493,6 @@ def _timing(door: Door, strike: Strike) -> Timing:
         pre_alarm_time=door.pre_alarm_time,
     )
 
-
-_SHUT: Final = frozenset({DoorMode.BLOCKED, DoorMode.LOCKED_DOWN})
 
 _OUTCOME: Final = {
     Code.GRANTED: EventName.DOOR_RELEASED,

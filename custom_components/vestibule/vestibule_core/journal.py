@@ -35,7 +35,7 @@ MOST_PAGES: Final = 16 * CHECKPOINT_PAGES
 """Pages after which it is copied back although it is never quiet."""
 QUIET: Final = 0.5
 """Seconds without work that make a moment quiet: after an unlock its outcome comes, and maybe the next driver."""
-CLOCK_BACK: Final = 1.0
+NOTED_BACK: Final = 1.0
 """Seconds by which an entry is earlier than the newest one before that is noted."""
 
 # Each migration takes the schema from its position to the next, in one transaction with the new user_version.
@@ -138,7 +138,7 @@ class _Writer:
             self.db.execute("DELETE FROM meta WHERE key = 'newest'")
         elif event.at >= self.newest:
             self.newest = event.at
-        elif event.at < self.newest - CLOCK_BACK:
+        elif event.at < self.newest - NOTED_BACK:
             self.db.execute("INSERT OR REPLACE INTO meta VALUES('newest', ?)", (repr(self.newest),))
 
 

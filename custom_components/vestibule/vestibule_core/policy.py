@@ -17,7 +17,7 @@ from .door import DoorState
 from .history import History
 from .hours import WeeklyHours, is_open
 from .keys import TrustedKey
-from .model import Code, Decision, Door, DoorId, DoorMode, Issuer, Limit, Now
+from .model import Code, Decision, Door, DoorId, Issuer, Limit, Now
 from .token import Confirmations, DriverProof, UnlockToken
 
 CLOCKS_APART: Final = 120.0
@@ -169,10 +169,8 @@ def _hours(
 
 
 def _shut(state: DoorState) -> Code | None:
-    if state.mode is DoorMode.LOCKED_DOWN:
-        return Code.LOCKDOWN
-    if state.mode is DoorMode.BLOCKED:
-        return Code.DOOR_BLOCKED
+    if code := state.shut:
+        return code
     if not state.accepts_deliveries:
         return Code.DELIVERIES_OFF
     if state.tampered:
