@@ -32,7 +32,7 @@ from vestibule_core.model import Issuer
 
 from . import building, carrier
 from .building import Door
-from .home import HOST, REPOSITORY, Home, HomeFailed, answers, free_port, write_private
+from .home import HOST, REPOSITORY, VESTIBULE, Home, HomeFailed, answers, free_port, write_private
 
 USUAL_FOLDER: Final = REPOSITORY / ".demo"
 USER_NAME: Final = "manager"
@@ -167,12 +167,12 @@ def make_carrier(folder: Path) -> str:
     return json.dumps({"keys": [key.jwk()]})
 
 
-def make(folder: Path, home: Home) -> Demo:
+def make(folder: Path, home: Home, *, integration: Path = VESTIBULE) -> Demo:
     """Start a new Home Assistant and set it up. The folder is empty or does not exist."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "README").write_text(_MARK, "utf-8")
     jwk_set = make_carrier(folder)
-    home.prepare()
+    home.prepare(integration=integration)
     home.start()
     password = "-".join("".join(secrets.choice(_READABLE) for _ in range(4)) for _ in range(4))
     refresh_token = home.onboard("Building manager", USER_NAME, password)

@@ -1,16 +1,18 @@
-"""The folder that HACS copies, alone in an empty configuration, opens a door on each Home Assistant we support."""
+"""The zip of a release, alone in an empty configuration, opens a door on each Home Assistant we support."""
 
 from __future__ import annotations
 
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from scripts.demo_home.delivery import Play, play
 from scripts.demo_home.demo import home_of, make
-from scripts.demo_home.home import HERE, Home, HomeFailed, free_port
+from scripts.demo_home.home import HERE, REPOSITORY, Home, HomeFailed, free_port
 from scripts.demo_home.stage import read_relays_log
+from scripts.releasing import write_zip
 
 from .conftest import all_logs
 
@@ -18,12 +20,15 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.parametrize("python, version", [("own_python", "2026.10.4"), ("newer_python", "2026.11.0")])
-def test_the_copied_folder_alone_loads_and_opens_a_door(
+def test_the_unpacked_zip_alone_loads_and_opens_a_door(
     python: str, version: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    write_zip(REPOSITORY, tmp_path / "vestibule.zip", 0x5EED_0000)
+    with zipfile.ZipFile(tmp_path / "vestibule.zip") as downloaded:
+        downloaded.extractall(tmp_path / "vestibule")  # as HACS and the Marketplace do
     folder = tmp_path / "demo"
     with home_of(folder, free_port(), request.getfixturevalue(python)) as home:
-        make(folder, home)
+        make(folder, home, integration=tmp_path / "vestibule")
         assert home.get("/api/config")["version"] == version
         components = folder / "config" / "custom_components"
         assert {path.parent.name for path in components.glob("*/manifest.json")} == {"simulated_relays", "vestibule"}
