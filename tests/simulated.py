@@ -43,6 +43,7 @@ from vestibule_core.model import (
     issuer,
     new_door_id,
 )
+from vestibule_core.note import SignerKey
 from vestibule_core.policy import Building, EvidenceLimits
 from vestibule_core.strike import Capabilities, Pulse, Reading
 
@@ -481,7 +482,7 @@ class Site:
         self.controller: Controller
 
     async def __aenter__(self) -> Self:
-        self.journal = await asyncio.to_thread(Journal.open, self.path)
+        self.journal = await asyncio.to_thread(open_journal, self.path)
         self.controller = Controller(self.journal, tell=self._tell, clock=self.clock)
         self.controller.start(self.building, self.strikes)
         await asyncio.sleep(0)  # each door has looked at its strike
@@ -603,6 +604,15 @@ class Site:
     def all_bytes(self) -> bytes:
         """Return whatever lies on the disk of this journal."""
         return b"".join(part.read_bytes() for part in sorted(self.path.parent.glob(self.path.name + "*")))
+
+
+IDENTITY = SignerKey("vestibule/test", ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+"""The identity of the controller in these tests."""
+
+
+def open_journal(path: Path) -> Journal:
+    """Open or create a journal that IDENTITY signs."""
+    return Journal.open(path, IDENTITY)
 
 
 def read_journal(path: Path, sql: str) -> list[Any]:

@@ -16,7 +16,21 @@ ROOT = Path(__file__).parent.parent
 INTEGRATION = ROOT / "custom_components" / "vestibule"
 CORE = INTEGRATION / "vestibule_core"
 
-ACTS = {"__init__", "by_hand", "controller", "door_task", "journal", "strike", "telling"}
+ACTS = {
+    "__init__",
+    "by_hand",
+    "controller",
+    "door_task",
+    "durable",
+    "erasure",
+    "evidence",
+    "identity",
+    "journal",
+    "schema",
+    "strike",
+    "telling",
+    "writer",
+}
 OUTSIDE = {"asyncio", "logging", "os", "pathlib", "random", "socket", "sqlite3", "subprocess", "threading", "time"}
 
 

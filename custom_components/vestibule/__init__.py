@@ -6,16 +6,24 @@ the embedded controller's (embedded.py).
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
 from homeassistant.const import EVENT_CORE_CONFIG_UPDATE, EVENT_HOMEASSISTANT_FINAL_WRITE, Platform
 from homeassistant.core import HassJob, HomeAssistant
 from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.helpers.typing import ConfigType
+from homeassistant.util import dt as dt_util
 
 from .const import DOMAIN
-from .embedded import Embedded, VestibuleConfigEntry
+from .embedded import Embedded, VestibuleConfigEntry, put_away
 from .http import async_register_views
 from .issues import watch
 from .services import async_setup_services
+
+RETAIN_EVERY: Final = timedelta(hours=1)
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 
@@ -45,6 +53,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: VestibuleConfigEntry) ->
     embedded.tell_what_waited()
     entry.async_on_unload(entry.add_update_listener(_async_entry_changed))
     entry.async_on_unload(hass.bus.async_listen(EVENT_CORE_CONFIG_UPDATE, embedded.follow_time_zone))
+    entry.async_on_unload(async_track_time_interval(hass, embedded.retain, RETAIN_EVERY))
     watch(hass, entry)
     # A stopping Home Assistant does not unload its entries. Shutdown jobs run while switches still work.
     entry.async_on_unload(hass.async_add_shutdown_job(HassJob(embedded.stop, "end Vestibule's releases")))
@@ -56,6 +65,11 @@ async def async_unload_entry(hass: HomeAssistant, entry: VestibuleConfigEntry) -
     """Stop; what is still under way comes to its end while the event entities are there to tell of it."""
     await entry.runtime_data.stop()
     return await hass.config_entries.async_unload_platforms(entry, PLATFORMS)
+
+
+async def async_remove_entry(hass: HomeAssistant, _: VestibuleConfigEntry) -> None:
+    """Keep the journal of a building that is gone, under a dated name; its key goes, so that nobody can add to it."""
+    await hass.async_add_executor_job(put_away, Path(hass.config.path(".storage")), dt_util.now().date())
 
 
 async def _async_entry_changed(_: HomeAssistant, entry: VestibuleConfigEntry) -> None:

@@ -11,6 +11,7 @@ EVENT_ACCESS: Final = "vestibule_access"
 """Fired on the bus once for each grant, each outcome, and each refusal of a token whose signature is good."""
 
 JOURNAL_FILE: Final = "vestibule.journal.db"
+IDENTITY_FILE: Final = "vestibule.identity.pem"
 
 SUBENTRY_DOOR: Final = "door"
 SUBENTRY_CARRIER: Final = "carrier"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
@@ -23,12 +25,15 @@ from homeassistant.helpers.device_registry import DeviceInfo
 from homeassistant.util import dt as dt_util
 
 from .building import BuildingSetup, DoorSetup, building_of
-from .const import CONF_BUILDING, DOMAIN, EVENT_ACCESS, JOURNAL_FILE, MANUFACTURER
+from .const import CONF_BUILDING, DOMAIN, EVENT_ACCESS, IDENTITY_FILE, JOURNAL_FILE, MANUFACTURER
 from .inputs import EntitySensor
 from .strikes import EntityStrike
+from .vestibule_core import identity
 from .vestibule_core.controller import Controller
 from .vestibule_core.door import DoorState
-from .vestibule_core.errors import JournalDamaged, JournalInUse, JournalTooNew, StoreFailed
+from .vestibule_core.durable import sync_directory
+from .vestibule_core.erasure import DAY, Due
+from .vestibule_core.errors import IdentityUnusable, JournalDamaged, JournalInUse, JournalTooNew, StoreFailed
 from .vestibule_core.intake import Intake
 from .vestibule_core.journal import Journal
 from .vestibule_core.model import (
@@ -50,6 +55,9 @@ type VestibuleConfigEntry = ConfigEntry[Embedded]
 
 _RELEASES: Final = frozenset({EventName.ACCESS_GRANTED, EventName.DOOR_UNLOCKED})
 """Events after which the strike is released for whoever asked."""
+
+PERSONS_KEPT: Final = 30 * DAY
+"""Seconds that the journal knows who it was; what happened stays for 24 months (protocol D)."""
 
 _MODELS: Final = {
     OnPowerLoss.FAIL_SECURE: "Fail-secure door",
@@ -163,8 +171,8 @@ class Embedded:
     @classmethod
     async def open(cls, hass: HomeAssistant, entry: VestibuleConfigEntry) -> Self:
         """Open the journal; raise ConfigEntryNotReady or ConfigEntryError."""
-        path = Path(hass.config.path(".storage", JOURNAL_FILE))
-        opening = hass.async_add_executor_job(_open_journal, path)
+        storage, name = Path(hass.config.path(".storage")), f"{DOMAIN}/{entry.data[CONF_BUILDING]}"
+        opening = hass.async_add_executor_job(_open_journal, storage, name)
         try:
             return cls(hass, entry, await asyncio.shield(opening))
         except asyncio.CancelledError:
@@ -211,6 +219,23 @@ class Embedded:
         self._each_door.append(keep)
         for doorway in self.doors.values():
             keep(doorway)
+
+    async def retain(self, *_: Any) -> None:
+        """Take out of the journal what has had its time."""
+        with suppress(StoreFailed):  # said where it failed
+            await self._journal.retain(_due(self._journal))
+
+    async def begin_backup(self) -> None:
+        """Make the journal fit to be copied while the doors work, until ``end_backup``."""
+        try:
+            await self._journal.begin_copy()
+        except StoreFailed:
+            _LOGGER.error("The journal has failed: this backup will not say that it is one")  # noqa: TRY400 - said where it failed
+
+    async def end_backup(self) -> None:
+        """Go on as before ``begin_backup``."""
+        with suppress(StoreFailed):  # said where it failed
+            await self._journal.end_copy()
 
     async def stop(self) -> None:
         """Take no more requests and end the releases that we time; may be repeated."""
@@ -377,19 +402,49 @@ def access_data(event: AccessEvent) -> dict[str, Any]:
     }
 
 
+def put_away(storage: Path, today: date) -> None:
+    """Rename the journal of a building that is gone by the date; blocks. It is never deleted."""
+    journal = storage / JOURNAL_FILE
+    if not journal.exists():
+        return
+    base = f"{journal.stem}.{today.isoformat()}"
+    names = (f"{base}{number}{journal.suffix}" for number in ("", *(f".{again}" for again in range(2, 1000))))
+    kept = next(storage / name for name in names if not (storage / name).exists())
+    log = journal.with_name(f"{journal.name}-wal")
+    if log.exists():  # of a journal that failed; it belongs to it
+        log.rename(kept.with_name(f"{kept.name}-wal"))
+    journal.rename(kept)
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    (storage / IDENTITY_FILE).unlink(missing_ok=True)
+    sync_directory(storage)
+    _LOGGER.warning("The journal of the building that was removed is kept as %s; it still says who was there", kept)
+
+
+def _due(journal: Journal) -> Due:
+    return Due.at(dt_util.utcnow().timestamp(), journal.newest, PERSONS_KEPT)
+
+
 def _close_unused(opening: asyncio.Future[Journal]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()  # was not started: nothing to wait for
 
 
-def _open_journal(path: Path) -> Journal:
+def _open_journal(storage: Path, name: str) -> Journal:
     """Open the journal, in the executor; the only place that translates its errors."""
     try:
-        return Journal.open(path)
+        journal = Journal.open(storage / JOURNAL_FILE, identity.keep(storage / IDENTITY_FILE, name))
+        try:
+            journal.retain_now(_due(journal))  # before anything is shown: it may be an old one that was restored
+        except StoreFailed:
+            journal.close()
+            raise
+        return journal
     except JournalInUse as err:
         raise ConfigEntryNotReady(translation_domain=DOMAIN, translation_key="journal_in_use") from err
     except JournalTooNew as err:
         raise ConfigEntryError(translation_domain=DOMAIN, translation_key="journal_too_new") from err
+    except IdentityUnusable as err:
+        raise ConfigEntryError(translation_domain=DOMAIN, translation_key="identity_unusable") from err
     except JournalDamaged as err:
         raise ConfigEntryError(translation_domain=DOMAIN, translation_key="journal_damaged") from err
     except StoreFailed as err:

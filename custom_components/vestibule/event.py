@@ -19,7 +19,15 @@ from .vestibule_core.model import AccessEvent, EventName
 
 PARALLEL_UPDATES = 0
 
-_OF_THE_BUILDING: Final = frozenset({EventName.LOCKDOWN_ON, EventName.LOCKDOWN_OFF, EventName.CLOCK_CONFIRMED})
+_OF_THE_BUILDING: Final = frozenset(
+    {
+        EventName.LOCKDOWN_ON,
+        EventName.LOCKDOWN_OFF,
+        EventName.CLOCK_CONFIRMED,
+        EventName.JOURNAL_RESTORED,
+        EventName.RESTORE_CONFIRMED,
+    }
+)
 _SHOWN_BY_OTHERS: Final = frozenset(
     {
         EventName.DOOR_OPENED,  # the contact

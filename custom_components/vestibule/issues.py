@@ -41,6 +41,7 @@ class Kind(StrEnum):
     """What can be wrong: begins the ids of its repairs and is the key of their texts."""
 
     CLOCK_UNTRUSTED = "clock_untrusted"
+    JOURNAL_RESTORED = "journal_restored"
     KEY_REVOKED = "key_revoked"
     RELAY_MISSING = "relay_missing"
     SENSOR_MISSING = "sensor_missing"
@@ -49,7 +50,7 @@ class Kind(StrEnum):
 
 
 _WARNINGS: Final = frozenset({Kind.KEY_REVOKED, Kind.SENSOR_MISSING})
-_FIXABLE: Final = frozenset({Kind.CLOCK_UNTRUSTED, Kind.KEY_REVOKED, Kind.TAMPERED})
+_FIXABLE: Final = frozenset({Kind.CLOCK_UNTRUSTED, Kind.JOURNAL_RESTORED, Kind.KEY_REVOKED, Kind.TAMPERED})
 
 
 @callback
@@ -172,6 +173,8 @@ class _Issues:
             yield from self._found_at(doorway)
         for carrier in self._revoked & self._entry.subentries.keys():
             yield _Issue(Kind.KEY_REVOKED, carrier, {"carrier": self._entry.subentries[carrier].title})
+        if self._embedded.controller.by_hand.restored:
+            yield _Issue(Kind.JOURNAL_RESTORED)
         if self._clock_is_doubtful:
             yield _Issue(Kind.CLOCK_UNTRUSTED)
 

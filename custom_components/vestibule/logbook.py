@@ -91,6 +91,8 @@ AT_DOOR: Final[Mapping[str, str]] = {
     EventName.DELIVERIES_ON: "takes deliveries again",
     EventName.DELIVERIES_OFF: "takes no more deliveries",
     EventName.CLOCK_CONFIRMED: "had its clock confirmed",
+    EventName.JOURNAL_RESTORED: "goes on from a backup of its journal",
+    EventName.RESTORE_CONFIRMED: "had the backup of its journal confirmed",
 }
 """What happened at a door, or to the building."""
 
@@ -107,6 +109,7 @@ DONE: Final = frozenset(
         EventName.DELIVERIES_ON,
         EventName.DELIVERIES_OFF,
         EventName.CLOCK_CONFIRMED,
+        EventName.RESTORE_CONFIRMED,
     }
 )
 """What somebody does; the rest follows from it, or happens."""

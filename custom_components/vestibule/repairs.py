@@ -36,7 +36,15 @@ async def _clear_tamper(embedded: Embedded, data: _Data, actor: Actor, origin: C
     return await embedded.controller.by_hand.clear_tamper(DoorId(str(data[ATTR_DOOR])), actor, origin)
 
 
-_ORDERS: Final[dict[str, _Order]] = {Kind.CLOCK_UNTRUSTED: _confirm_clock, Kind.TAMPERED: _clear_tamper}
+async def _confirm_restore(embedded: Embedded, _: _Data, actor: Actor, origin: Context) -> Decision:
+    return await embedded.controller.by_hand.confirm_restore(actor, origin)
+
+
+_ORDERS: Final[dict[str, _Order]] = {
+    Kind.CLOCK_UNTRUSTED: _confirm_clock,
+    Kind.JOURNAL_RESTORED: _confirm_restore,
+    Kind.TAMPERED: _clear_tamper,
+}
 """What is done by confirming; of anything else, it is only taken note of."""
 
 

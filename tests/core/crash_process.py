@@ -29,11 +29,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.simulated import Moment, SimulatedStrike, Site, pulses_in
+from tests.simulated import Moment, SimulatedStrike, Site, open_journal, pulses_in
 from vestibule_core import journal
 from vestibule_core.errors import VestibuleError
 from vestibule_core.journal import Journal
 from vestibule_core.model import Actor, Decision, DoorMode, EventName, Sense, Sensor
+from vestibule_core.note import SignerKey
 from vestibule_core.strike import Pulse
 
 ROOT = Path(__file__).parent.parent.parent
@@ -199,10 +200,10 @@ def _tell_when_busy(opened: Any) -> None:
 @contextlib.asynccontextmanager
 async def _at_work(site: Site, passing: Callable[[str], None]) -> Any:
     journal.QUIET = 0.001  # type: ignore[misc]
-    open_journal = Journal.open
+    unwatched = Journal.open
 
-    def watched(path: Path) -> Journal:
-        opened = open_journal(path)
+    def watched(path: Path, signer: SignerKey) -> Journal:
+        opened = unwatched(path, signer)
         opened._writer.db = _Watched(opened._writer.db, passing)  # type: ignore[assignment]
         _tell_when_busy(opened)
         return opened
@@ -357,10 +358,10 @@ async def look(say: Say, folder: str) -> None:
 
 
 @_job
-async def open_journal(say: Say, path: str) -> None:
+async def open_another_journal(say: Say, path: str) -> None:
     """Try to open a journal."""
     try:
-        Journal.open(Path(path)).close()
+        open_journal(Path(path)).close()
         say(opened=True)
     except VestibuleError as error:
         say(opened=type(error).__name__)
@@ -426,7 +427,7 @@ async def read_only_disk(say: Say, folder: str) -> None:
         return say(skip=reason)
     before = (Path(folder) / "journal.db").read_bytes()
     try:
-        Journal.open(Path(folder) / "journal.db").close()
+        open_journal(Path(folder) / "journal.db").close()
         say(opened=True)
     except VestibuleError as error:
         say(opened=type(error).__name__)

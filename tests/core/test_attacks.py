@@ -674,6 +674,38 @@ async def test_row_30_a_clock_that_steps_while_a_token_waits(tmp_path):
     assert site.spent() == []
 
 
+async def test_row_32_restored_from_a_backup(tmp_path):
+    """Database restored from yesterday's backup, replay of today's token; the host was not started anew meanwhile."""
+    path, bob = tmp_path / "journal.db", Actor(user_id="bob-1", name="Bob", is_admin=False)
+    async with Site(path) as site:
+        yesterday = site.token()
+        assert (await site.present(yesterday)).granted
+        await site.controller.recorded()
+        await site.journal.begin_copy()
+        backup = path.read_bytes()
+        await site.journal.end_copy()
+        today = site.token()
+        assert (await site.present(today)).granted
+        pulses = site.pulses
+    path.write_bytes(backup)
+    async with site.reopen() as again:
+        assert again.controller.by_hand.restored
+        assert (await again.present(yesterday)).code is Code.ALREADY_SPENT
+        assert (await again.present(today)).code is Code.NONCE_UNKNOWN
+        assert again.pulses == pulses
+        await again.controller.recorded()
+        assert [event.outcome for event in again.events].count(EventName.JOURNAL_RESTORED) == 1
+        assert (await again.controller.by_hand.confirm_restore(bob)).code is Code.MANUAL_NOT_ALLOWED
+    async with again.reopen() as later:
+        assert later.controller.by_hand.restored, "until an administrator has taken note of it"
+        assert (await later.controller.by_hand.confirm_restore(ANN)).granted
+        assert not later.controller.by_hand.restored
+        assert EventName.JOURNAL_RESTORED not in [event.outcome for event in later.events]
+        assert (await later.present(later.token())).granted
+    async with later.reopen() as at_last:
+        assert not at_last.controller.by_hand.restored
+
+
 # ---- crashes and bad disks ----
 
 POINTS = [
@@ -764,9 +796,9 @@ def test_row_34_read_only_file_system(tmp_path, processes):
 async def test_row_34_journal_locked_by_another_process(tmp_path, processes):
     """Locked database: whoever comes second gets no journal, and whoever has it works on."""
     async with Attack(tmp_path) as attack:
-        assert processes.run("open_journal", path=attack.site.path)["opened"] == "JournalInUse"
+        assert processes.run("open_another_journal", path=attack.site.path)["opened"] == "JournalInUse"
         await attack.opens(attack.site.token())
-    assert processes.run("open_journal", path=attack.site.path)["opened"] is True
+    assert processes.run("open_another_journal", path=attack.site.path)["opened"] is True
 
 
 async def test_row_34_locked_at_the_moment_of_the_spend(tmp_path):

@@ -100,7 +100,9 @@ def by_hand(site, who=ANN, **kind):
 
 
 def notes(site, prefix=""):
-    return dict(site.rows(f"SELECT key, value FROM meta WHERE key GLOB '{prefix}*' AND key NOT IN ('log', 'newest')"))
+    return dict(
+        site.rows(f"SELECT key, value FROM meta WHERE key GLOB '{prefix}*' AND key NOT IN ('log', 'newest', 'keys')")
+    )
 
 
 # ---- modes ----

@@ -10,11 +10,14 @@ import threading
 
 import pytest
 
-from tests.simulated import read_journal, some_doors
+from tests.simulated import open_journal, read_journal, some_doors
 from vestibule_core import journal as journal_module
+from vestibule_core import schema
 from vestibule_core.errors import JournalDamaged, JournalInUse, JournalTooNew, Refused, StoreFailed
-from vestibule_core.journal import SCHEMA_VERSION, Accepted, Journal, Spend, SpentState, noted_release
+from vestibule_core.journal import Accepted, Spend, SpentState
 from vestibule_core.model import AccessEvent, Code, EventName, Means, issuer
+from vestibule_core.schema import SCHEMA_VERSION
+from vestibule_core.writer import NOTED_BACK, noted_release
 
 DOOR, OTHER_DOOR = (door.id for door in some_doors(2))
 ISSUER = issuer("https://parcels.example")
@@ -46,7 +49,7 @@ def path(tmp_path):
 @pytest.fixture
 async def opened(path):
     """An open journal and the events that it told."""
-    journal = await asyncio.to_thread(Journal.open, path)
+    journal = await asyncio.to_thread(open_journal, path)
     journal.told = []
     journal.start(journal.told.append)
     yield journal
@@ -106,7 +109,7 @@ async def test_the_schema_is_that_of_the_protocol(opened, path):
 
 def test_every_commit_is_synced(path):
     """NORMAL would lose the last commits at a power cut, and with them the memory of what was spent."""
-    journal = Journal.open(path)
+    journal = open_journal(path)
     try:
         assert journal._writer.db.execute("PRAGMA synchronous").fetchone() == (2,)
         assert journal._writer.db.execute("PRAGMA secure_delete").fetchone() == (1,)
@@ -116,19 +119,19 @@ def test_every_commit_is_synced(path):
 
 
 def test_a_newer_journal_is_refused_and_left_as_it_is(path):
-    Journal.open(path).close()
+    open_journal(path).close()
     db = sqlite3.connect(path)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
     before = path.read_bytes()
     with pytest.raises(JournalTooNew):
-        Journal.open(path)
+        open_journal(path)
     assert path.read_bytes() == before
 
 
 def test_a_newer_journal_that_died_with_a_log_is_left_as_it_is(tmp_path, path):
     """A downgrade after a crash: neither the file nor its log may be touched by a version that does not know them."""
-    Journal.open(path).close()
+    open_journal(path).close()
     db = sqlite3.connect(path)
     db.execute("PRAGMA wal_autocheckpoint = 0")
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
@@ -142,7 +145,7 @@ def test_a_newer_journal_that_died_with_a_log_is_left_as_it_is(tmp_path, path):
     before = {file.name: file.read_bytes() for file in crashed.iterdir()}
     assert before["journal.db-wal"]
     with pytest.raises(JournalTooNew):
-        Journal.open(crashed / "journal.db")
+        open_journal(crashed / "journal.db")
     assert {
         file.name: file.read_bytes() for file in crashed.iterdir() if file.suffix not in {".db-shm", ".lock"}
     } == before
@@ -157,7 +160,7 @@ def test_a_foreign_database_is_refused_and_left_as_it_is(path, mode):
     db.close()
     before = path.read_bytes()
     with pytest.raises(JournalDamaged):
-        Journal.open(path)
+        open_journal(path)
     assert path.read_bytes() == before
 
 
@@ -166,7 +169,7 @@ def test_a_foreign_database_that_only_has_a_version_is_refused(path):
     db.execute("PRAGMA user_version = 1")
     db.close()
     with pytest.raises(JournalDamaged):
-        Journal.open(path)
+        open_journal(path)
 
 
 @pytest.mark.parametrize(
@@ -175,33 +178,33 @@ def test_a_foreign_database_that_only_has_a_version_is_refused(path):
 def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path, content):
     path.write_bytes(content)
     with pytest.raises((JournalDamaged, StoreFailed)):
-        Journal.open(path)
+        open_journal(path)
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("leaf", [b"no JSON", b"{}", b'{"t":"noon"}', b"[]", b'{"t":null}'])
+@pytest.mark.parametrize("leaf", [b'"no leaf"', b"{}", b'{"t":"noon"}', b"[]", b'{"t":null}'])
 def test_a_journal_whose_newest_entry_cannot_be_read_is_refused(path, leaf):
     """What time it was is needed to judge the clock: to guess would be to trust any."""
-    Journal.open(path).close()
+    open_journal(path).close()
     db = sqlite3.connect(path)
     db.execute("INSERT INTO leaf VALUES(7, ?)", (leaf,))
     db.commit()
     db.close()
     with pytest.raises(JournalDamaged):
-        Journal.open(path)
+        open_journal(path)
 
 
 def test_an_empty_file_becomes_a_journal(path):
     path.touch()
-    Journal.open(path).close()
+    open_journal(path).close()
     assert read_journal(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
 def test_a_folder_that_is_not_there_is_a_store_that_failed(tmp_path):
     with pytest.raises(StoreFailed):
-        Journal.open(tmp_path / "nowhere" / "journal.db")
+        open_journal(tmp_path / "nowhere" / "journal.db")
     with pytest.raises(StoreFailed):
-        Journal.open(tmp_path)
+        open_journal(tmp_path)
 
 
 def test_a_file_system_without_a_write_ahead_log_is_refused(monkeypatch):
@@ -215,36 +218,36 @@ def test_a_file_system_without_a_write_ahead_log_is_refused(monkeypatch):
     from pathlib import Path
 
     with pytest.raises(StoreFailed, match="write-ahead"):
-        journal_module._prepare(NoLog(), Path("journal.db"))
+        schema._prepare(NoLog(), Path("journal.db"))
 
 
 async def test_a_second_process_gets_no_journal(opened, path, processes):
     await opened.append(event())
-    assert processes.run("open_journal", path=path)["opened"] == "JournalInUse"
+    assert processes.run("open_another_journal", path=path)["opened"] == "JournalInUse"
 
 
 async def test_a_second_process_gets_no_journal_after_this_one_was_read_for_a_backup(opened, path, processes):
     """Closing any file that is the database drops SQLite's own locks of the whole process."""
     await opened.append(event())
     await asyncio.to_thread(path.read_bytes)
-    assert processes.run("open_journal", path=path)["opened"] == "JournalInUse"
+    assert processes.run("open_another_journal", path=path)["opened"] == "JournalInUse"
 
 
 def test_a_journal_that_a_database_tool_holds_is_not_opened(path, monkeypatch):
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **kind: connect(*args, **(kind | {"timeout": 0.01})))
-    Journal.open(path).close()
+    open_journal(path).close()
     tool = connect(path)
     tool.execute("BEGIN IMMEDIATE")
     with pytest.raises(JournalInUse):
-        Journal.open(path)
+        open_journal(path)
     tool.close()
-    Journal.open(path).close()
+    open_journal(path).close()
 
 
 async def test_nor_does_a_second_controller_of_the_same_process(opened, path):
     with pytest.raises(JournalInUse) as raised:
-        await asyncio.to_thread(Journal.open, path)
+        await asyncio.to_thread(open_journal, path)
     assert raised.value.temporary
 
 
@@ -252,32 +255,32 @@ async def test_nor_does_a_second_controller_of_the_same_process(opened, path):
 
 
 def test_an_older_journal_is_brought_forward_with_what_is_in_it(path, monkeypatch):
-    Journal.open(path).close()
+    open_journal(path).close()
     db = sqlite3.connect(path)
     db.execute("INSERT INTO meta VALUES('kept', 'yes')")
     db.commit()
     db.close()
-    newer = (*journal_module._MIGRATIONS, ("ALTER TABLE spent ADD COLUMN witness TEXT", "CREATE TABLE extra(a)"))
-    monkeypatch.setattr(journal_module, "_MIGRATIONS", newer)
-    monkeypatch.setattr(journal_module, "SCHEMA_VERSION", len(newer))
-    Journal.open(path).close()
-    assert read_journal(path, "PRAGMA user_version") == [(2,)]
+    newer = (*schema._MIGRATIONS, ("ALTER TABLE spent ADD COLUMN witness TEXT", "CREATE TABLE extra(a)"))
+    monkeypatch.setattr(schema, "_MIGRATIONS", newer)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", len(newer))
+    open_journal(path).close()
+    assert read_journal(path, "PRAGMA user_version") == [(SCHEMA_VERSION + 1,)]
     assert read_journal(path, "SELECT value FROM meta WHERE key = 'kept'") == [("yes",)]
     assert read_journal(path, "SELECT witness FROM spent") == []
-    Journal.open(path).close()  # and is not brought forward twice
+    open_journal(path).close()  # and is not brought forward twice
 
 
 def test_a_migration_that_fails_leaves_the_older_journal(path, monkeypatch):
-    Journal.open(path).close()
-    newer = (*journal_module._MIGRATIONS, ("CREATE TABLE extra(a)", "CREATE TABLE spent(a)"))
-    monkeypatch.setattr(journal_module, "_MIGRATIONS", newer)
-    monkeypatch.setattr(journal_module, "SCHEMA_VERSION", len(newer))
+    open_journal(path).close()
+    newer = (*schema._MIGRATIONS, ("CREATE TABLE extra(a)", "CREATE TABLE spent(a)"))
+    monkeypatch.setattr(schema, "_MIGRATIONS", newer)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", len(newer))
     with pytest.raises(StoreFailed):
-        Journal.open(path)
+        open_journal(path)
     monkeypatch.undo()
-    assert read_journal(path, "PRAGMA user_version") == [(1,)]
+    assert read_journal(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert read_journal(path, "SELECT * FROM sqlite_schema WHERE name = 'extra'") == []
-    Journal.open(path).close()
+    open_journal(path).close()
 
 
 # ---- spending ----
@@ -337,7 +340,7 @@ async def test_what_was_left_unfinished_is_found_at_the_next_start(opened, path)
     await opened.settle(spend_of(2), SpentState.GRANTED, event(2))
     await opened.append(event(3), notes=noted_release(OTHER_DOOR, event(3).spend_id))
     await asyncio.to_thread(opened.close)
-    again = Journal.open(path)
+    again = open_journal(path)
     try:
         assert again.unsettled() == [spend_of(1)]
         assert again.recent_spends(10) == [Accepted(spend_of(1), event(1).at), Accepted(spend_of(2), event(2).at)]
@@ -352,13 +355,13 @@ async def test_the_newest_spends_are_remembered_oldest_first(opened, path):
     for number in range(5):
         await spend(opened, number)
     await asyncio.to_thread(opened.close)
-    again = Journal.open(path)
+    again = open_journal(path)
     assert [accepted.spend for accepted in again.recent_spends(2)] == [spend_of(3), spend_of(4)]
     again.close()
 
 
 def test_nothing_can_be_written_before_the_start(path):
-    journal = Journal.open(path)
+    journal = open_journal(path)
     with pytest.raises(RuntimeError):
         journal.append(event())
     journal.close()
@@ -393,7 +396,7 @@ async def test_what_is_not_spent_is_not_counted(opened):
 
 async def reopened(opened, path):
     await asyncio.to_thread(opened.close)
-    return await asyncio.to_thread(Journal.open, path)
+    return await asyncio.to_thread(open_journal, path)
 
 
 def notes_of(journal):
@@ -470,7 +473,7 @@ async def test_the_newest_time_survives_a_restart_also_if_the_clock_went_back(op
         await opened.append(at(each))
     assert opened.newest == newest
     again = await reopened(opened, path)
-    assert again.newest == pytest.approx(newest, abs=journal_module.NOTED_BACK)
+    assert again.newest == pytest.approx(newest, abs=NOTED_BACK)
     again.close()
 
 
@@ -555,7 +558,7 @@ async def test_sequence_numbers_go_on_after_a_restart(opened, path):
     assert [(await opened.append(event(n))).sequence for n in range(3)] == [1, 2, 3]
     assert opened.sequence == 3
     await asyncio.to_thread(opened.close)
-    again = Journal.open(path)
+    again = open_journal(path)
     again.start(lambda _: None)
     assert (await again.append(event())).sequence == 4
     await asyncio.to_thread(again.close)
@@ -625,7 +628,7 @@ async def test_what_comes_in_while_the_writer_ends_is_answered(opened, path):
 
     def end():
         join()
-        opened._waiting.put((lambda writer: writer.append(event(9), None, {}), late))
+        opened._waiting.put(journal_module._Item(lambda writer: writer.append(event(9), None, {}), late, False))
         opened._waiting.put(None)
 
     opened._thread.join = end
@@ -641,7 +644,7 @@ async def test_the_log_is_copied_back_when_it_has_been_quiet_for_a_while(opened,
     watched = Watched(opened, lambda sql: copied.set() if sql.startswith("INSERT OR REPLACE INTO meta") else None)
     for number in range(5):
         await spend(opened, number)
-    assert not any("checkpoint" in sql for sql in watched.statements), "not between two unlocks"
+    assert not any("wal_checkpoint" in sql for sql in watched.statements), "not between two unlocks"
     assert await asyncio.to_thread(copied.wait, 5)
     assert path.with_name("journal.db-wal").stat().st_size < 5 * 4096
 
@@ -653,7 +656,7 @@ async def test_a_log_that_never_rests_is_copied_back_all_the_same(opened, monkey
     watched = Watched(opened)
     for number in range(10):
         await spend(opened, number)
-    assert any("checkpoint" in sql for sql in watched.statements)
+    assert any("wal_checkpoint" in sql for sql in watched.statements)
 
 
 # ---- a store that fails ----
@@ -756,12 +759,12 @@ async def test_a_copy_that_fails_closes_the_store(opened, monkeypatch):
 
 
 async def test_a_log_that_is_not_there_has_no_pages(tmp_path):
-    assert journal_module._wal_pages(tmp_path / "journal.db") == 0
+    assert schema.log_pages(tmp_path / "journal.db") == 0
 
 
 async def test_entries_outlive_the_loop_that_asked_for_them(path):
     """The program ends in the middle: what was submitted is written, though nobody is left to be told."""
-    journal = await asyncio.to_thread(Journal.open, path)
+    journal = await asyncio.to_thread(open_journal, path)
 
     def run():
         async def submit():

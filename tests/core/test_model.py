@@ -148,6 +148,8 @@ def test_event_names_are_what_the_journal_and_automations_have_come_to_know():
         "deliveries_on",
         "deliveries_off",
         "clock_confirmed",
+        "journal_restored",
+        "restore_confirmed",
     ]
 
 
@@ -162,6 +164,8 @@ REACTIONS = [
     (errors.JournalInUse(), False, True),  # the other may go away
     (errors.JournalTooNew(), False, False),
     (errors.JournalDamaged(), False, False),
+    (errors.BackupRunning(), False, True),
+    (errors.IdentityUnusable(), False, False),
     (errors.Refused(Code.LATE), False, False),
     (errors.KeySetInvalid("no_keys"), False, False),
     (errors.MalformedMessage("not JSON"), False, False),

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from tests.simulated import read_journal, some_doors
-from vestibule_core.journal import Journal, Spend, SpentState
+from tests.simulated import open_journal, read_journal, some_doors
+from vestibule_core.journal import Spend, SpentState
 from vestibule_core.model import AccessEvent, Code, EventName, Means, issuer
 from vestibule_core.telling import MOST_KEYS, REFUSALS_AN_HOUR, Telling
 
@@ -42,7 +42,7 @@ def host():
 @pytest.fixture
 async def pen(tmp_path, host):
     """A pen on a real journal."""
-    journal = await asyncio.to_thread(Journal.open, tmp_path / "journal.db")
+    journal = await asyncio.to_thread(open_journal, tmp_path / "journal.db")
     pen = Telling(journal, host)
     pen.journal, pen.path = journal, tmp_path / "journal.db"
     journal.start(pen.tell)

@@ -91,7 +91,8 @@ async def test_the_journal_is_closed_with_home_assistant_and_an_unload_after_it_
 async def test_a_removed_building_leaves_its_journal(hass, site, journal):
     await site.unlock()
     await hass.config_entries.async_remove(site.entry.entry_id)
-    assert journal.exists()
+    assert [file.suffix for file in journal.parent.glob("vestibule.journal.*")] == [".db"]
+    assert not journal.exists(), "under a dated name: test_backup.py"
     assert hass.states.async_entity_ids("lock") == []
 
 

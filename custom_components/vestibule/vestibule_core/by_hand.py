@@ -17,17 +17,20 @@ from . import manual
 from .door import DeliveriesChosen, DoorState, LockdownBegun, LockdownLifted, ModeChosen, TamperCleared
 from .door_task import Access, DoorTask
 from .errors import StoreFailed
-from .journal import Journal, Notes, Person, noted_release
+from .journal import Journal
+from .leaf import Person
 from .manual import Wish
 from .model import AccessEvent, Actor, Code, Decision, Door, DoorId, DoorMode, EventName, Now, Sense
 from .policy import Building
 from .telling import Telling
+from .writer import Notes, noted_release
 
 _LOCKDOWN: Final = "lockdown"
 _MODE: Final = "mode:"
 _DELIVERIES: Final = "deliveries:"
 _TAMPER: Final = "tamper:"
 _RELEASE: Final = "release:"
+_RESTORED: Final = "restored"
 """Names of notes in the journal; those that end in a colon are followed by a door's id."""
 
 
@@ -110,6 +113,16 @@ class ByHand:
             accepts_deliveries=_DELIVERIES + door not in self._notes,
             tampered=_TAMPER + door in self._notes,
         )
+
+    @property
+    def restored(self) -> bool:
+        """Whether the journal was restored from a backup, and no administrator has said that he knows."""
+        return _RESTORED in self._notes
+
+    def found_restored(self) -> Notes:
+        """Return what has to be noted of a journal that turns out to be a copy."""
+        self._notes[_RESTORED] = "yes"
+        return {_RESTORED: "yes"}
 
     def tampered(self, door: DoorId) -> Notes:
         """Return what has to be noted of a door that was tampered with."""
@@ -280,6 +293,14 @@ class ByHand:
         if not actor.is_trusted:
             return self._deny(what, None, actor, origin, Code.MANUAL_NOT_ALLOWED)
         code = await self._note(what, None, actor, origin, {})
+        return Decision(code or Code.GRANTED)
+
+    async def confirm_restore(self, actor: Actor, origin: object = None) -> Decision:
+        """Take note that the journal was restored from a backup."""
+        what = EventName.RESTORE_CONFIRMED
+        if not actor.is_trusted:
+            return self._deny(what, None, actor, origin, Code.MANUAL_NOT_ALLOWED)
+        code = await self._note(what, None, actor, origin, {_RESTORED: None})
         return Decision(code or Code.GRANTED)
 
     async def _order(self, door: DoorId | None, work: Callable[[], Coroutine[Any, Any, Decision]]) -> Decision:

@@ -22,8 +22,9 @@ from .door import DoorState, Sensed
 from .door_task import Access, DoorTask
 from .errors import Refused, StoreFailed
 from .history import RECENT, History
-from .journal import Journal, Person, Spend, SpentState, noted_release
+from .journal import COPIED, Journal, Spend, SpentState
 from .keys import KeyStatus
+from .leaf import Person
 from .model import (
     AccessEvent,
     Code,
@@ -42,6 +43,7 @@ from .policy import Building
 from .strike import Strike
 from .telling import Telling
 from .token import SignedRefusal, UnlockToken
+from .writer import noted_release
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -107,9 +109,12 @@ class Controller:
             spend, ago = accepted.spend, max(0.0, max(now.wall, self._journal.newest) - accepted.at)
             self._history.remember((spend.issuer, spend.jti))
             self._history.count(spend.issuer, spend.door, now.boot - ago)
-        unsettled = self._journal.unsettled()
+        unsettled, is_copy = self._journal.unsettled(), self._journal.is_copy
         self.by_hand.remember(self._journal.notes())
         self._journal.start(self._telling.tell)
+        if is_copy:
+            restored = AccessEvent(outcome=EventName.JOURNAL_RESTORED, door=None, at=now.wall)
+            self._telling.record(restored, notes={COPIED: None, **self.by_hand.found_restored()})
         self.apply(building, strikes)
         for spend in unsettled:
             carrier = building.carriers.get(spend.issuer)

@@ -39,7 +39,7 @@ from .door import (
     advance,
 )
 from .errors import OutcomeUnknown, Refused, StoreFailed, StrikeRefused, StrikeUnreachable, VestibuleError
-from .journal import Person
+from .leaf import Person
 from .model import AccessEvent, Code, Decision, Door, DoorId, DoorMode, EventName, Now
 from .strike import Pulse, Strike
 from .token import UnlockToken

@@ -70,4 +70,14 @@ class JournalTooNew(VestibuleError):
 
 
 class JournalDamaged(VestibuleError):
-    """The file is not a journal, or SQLite found it damaged."""
+    """The file is not a journal, SQLite found it damaged, or its newest entries are not those that were signed."""
+
+
+class BackupRunning(VestibuleError):
+    """The journal's file is being copied: what is deleted now would live on in the copy."""
+
+    temporary = True
+
+
+class IdentityUnusable(VestibuleError):
+    """The controller's key cannot be read or made. It is not replaced: a new one would be another controller's."""

@@ -1,31 +1,36 @@
-"""The journal: what was spent and what happened, durable before it has an effect.
+"""The journal: what was spent and what happened, durable before it has an effect, and signed with it.
 
-One SQLite file, one writer thread, and one COMMIT (one sync) for everything that waits at that moment; each entry has a
-savepoint of its own, so that a bad neighbour harms nobody. Whatever is committed is told once, in the order of its
-sequence numbers. What this file refuses to do: try a failed COMMIT again (a retried fsync may lie), open a journal that
-another process holds or a newer version wrote, or lose a line silently (protocol D).
+One SQLite file, one writer thread, and one COMMIT (one sync) for everything that waits at that moment, with a signed
+checkpoint over all that there is; each entry has a savepoint of its own, so that a bad neighbour harms nobody.
+Whatever is committed is told once, in the order of its sequence numbers. What this file refuses to do: try a failed
+COMMIT again (a retried fsync may lie), or lose a line silently (protocol D).
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import hashlib
-import json
 import logging
 import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
-from .errors import JournalDamaged, JournalInUse, JournalTooNew, Refused, StoreFailed
-from .model import AccessEvent, Code, DoorId, EventName, Issuer
+from . import erasure, evidence
+from .erasure import Due, Subject, erased_jti
+from .errors import BackupRunning, JournalDamaged, Refused, StoreFailed
+from .evidence import Entry, Header, PersonPart, Run
+from .leaf import Person
+from .model import AccessEvent, Code, DoorId, Issuer
+from .note import SignerKey
+from .schema import SIGNED_SINCE, leave, log_pages, start_log, take, translated
+from .writer import OWN, Notes, Writer
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,27 +40,14 @@ MOST_PAGES: Final = 16 * CHECKPOINT_PAGES
 """Pages after which it is copied back although it is never quiet."""
 QUIET: Final = 0.5
 """Seconds without work that make a moment quiet: after an unlock its outcome comes, and maybe the next driver."""
-NOTED_BACK: Final = 1.0
-"""Seconds by which an entry is earlier than the newest one before that is noted."""
+RESERVE: Final = 32 * 1024 * 1024
+"""Bytes of the disk that refusals may not use (A.2)."""
 
-# Each migration takes the schema from its position to the next, in one transaction with the new user_version.
-_MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
-    (
-        """CREATE TABLE spent(
-             iss TEXT NOT NULL, jti TEXT NOT NULL, door TEXT NOT NULL, non TEXT NOT NULL, at REAL NOT NULL,
-             state TEXT NOT NULL CHECK(state IN ('SPENT', 'GRANTED', 'FAILED', 'UNKNOWN')),
-             PRIMARY KEY(iss, jti), UNIQUE(door, non))""",
-        # Only the few without outcome are indexed: found at start however many were spent.
-        "CREATE INDEX spent_unsettled ON spent(state) WHERE state = 'SPENT'",
-        "CREATE TABLE leaf(seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL)",
-        "CREATE TABLE person(seq INTEGER PRIMARY KEY, salt BLOB NOT NULL, json TEXT NOT NULL)",
-        "CREATE TABLE checkpoint(size INTEGER PRIMARY KEY, note TEXT NOT NULL)",
-        "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    ),
-)
-SCHEMA_VERSION: Final = len(_MIGRATIONS)
-# "vstb": tells our file from any other SQLite database.
-_APPLICATION_ID: Final = 0x76737462
+COPIED: Final = "copied"
+"""Name of the note that says that the file may be a copy: it was restored from a backup, if it is found at start."""
+_BEING_COPIED: Final[set[Path]] = set()
+"""Journals that this process is letting be copied: closed and opened again meanwhile, one is no copy for that. Neither
+the boot id nor a process id would tell: both are the same again in a container that was restored."""
 
 
 class SpentState(StrEnum):
@@ -85,108 +77,56 @@ class Accepted:
     at: float
 
 
-type Notes = Mapping[str, str | None]
-"""What has to be known after a restart, committed along with an entry: text by name, None takes a name away."""
-
-type Person = dict[str, Any]
-"""What of an entry is about a person or is a secret's trace: kept apart, behind a salted commitment, deletable."""
-
-type _Work = Callable[[_Writer], Any]
-type _Item = tuple[_Work, asyncio.Future[Any]]
+type _Work = Callable[[Writer], Any]
 type _Results = list[tuple[asyncio.Future[Any], Any]]
 
 
-class _Writer:
-    """What a piece of work may do inside its savepoint. Lives in the writer thread."""
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A piece of work that waits for the writer."""
 
-    def __init__(self, db: sqlite3.Connection, sequence: int, newest: float) -> None:
-        self.db = db
-        self.sequence = sequence
-        self.newest = newest
-
-    def append(self, event: AccessEvent, person: Person | None, notes: Notes) -> AccessEvent:
-        """Add a leaf (with its person and notes) and return the event with its sequence number."""
-        self.sequence += 1
-        self._see_time(event)
-        for name, text in notes.items():
-            if text is None:
-                self.db.execute("DELETE FROM meta WHERE key = ?", (name,))
-            else:
-                self.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, text))
-        leaf: dict[str, Any] = {
-            "seq": self.sequence,
-            "t": round(event.at, 3),
-            "door": event.door,
-            "kind": event.outcome,
-            "code": event.code,
-            "means": event.means,
-            "kid": event.kid,
-            "spend_id": event.spend_id.hex() if event.spend_id else None,
-            "commit": None,
-        }
-        if person is not None:
-            salt, text = os.urandom(16), _compact(person)
-            leaf["commit"] = hashlib.sha256(salt + text.encode()).hexdigest()
-            self.db.execute("INSERT INTO person VALUES(?, ?, ?)", (self.sequence, salt, text))
-        self.db.execute("INSERT INTO leaf VALUES(?, ?)", (self.sequence, _compact(leaf).encode()))
-        return replace(event, sequence=self.sequence)
-
-    def _see_time(self, event: AccessEvent) -> None:
-        """Keep the newest time of all, also when the clock has gone back since: ``newest`` of the next start (A.2)."""
-        if event.outcome is EventName.CLOCK_CONFIRMED:
-            self.newest = event.at
-            self.db.execute("DELETE FROM meta WHERE key = 'newest'")
-        elif event.at >= self.newest:
-            self.newest = event.at
-        elif event.at < self.newest - NOTED_BACK:
-            self.db.execute("INSERT OR REPLACE INTO meta VALUES('newest', ?)", (repr(self.newest),))
-
-
-def noted_release(door: DoorId, spend_id: bytes) -> Notes:
-    """Return the note that the controller has a release of ``door`` to end, should it die."""
-    return {f"release:{door}": spend_id.hex()}
+    work: _Work
+    future: asyncio.Future[Any]
+    alone: bool
+    """Whether it makes its own transactions; else it shares the next commit."""
 
 
 class Journal:
     """The one writer of the file. Open it off the event loop; use it from one event loop; close it once."""
 
-    def __init__(self, path: Path, lock: int, db: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, lock: int, writer: Writer) -> None:
         """Use ``Journal.open``."""
         self._path = path
         self._lock = lock
-        self._writer = _Writer(db, *_newest(db))
+        self._writer = writer
         self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tell: Callable[[AccessEvent], None] | None = None
+        self._copied = path in _BEING_COPIED
+        """Whether the file is being copied: it is then not written to, only its log is."""
         self.failed = False
         """Whether the store has failed; it then stays so until it is opened anew."""
         self._closed = False
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open or create the journal at ``path``; blocks.
+    def open(cls, path: Path, signer: SignerKey) -> Self:
+        """Open or create the journal at ``path``, whose checkpoints ``signer`` signs from now on; blocks.
 
         Raises JournalInUse, JournalTooNew, JournalDamaged or StoreFailed, each with the file as it was.
         """
         with ExitStack() as undo:
+            lock, db, version = take(path)
+            undo.callback(os.close, lock)
+            undo.callback(leave, db)
             try:
-                lock = _hold(path.with_name(f"{path.name}.lock"))
-                undo.callback(os.close, lock)
-                # Holds tokens and pseudonyms: nobody else's to read. SQLite gives its log the same mode.
-                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-                path.chmod(0o600)
-                _sync_directory(path.parent)
-                db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
-                undo.callback(_leave, db)
-                _prepare(db, path)
-                journal = cls(path, lock, db)
-            except BlockingIOError as err:
-                raise JournalInUse(f"{path} is held by another process") from err
+                writer = Writer.resume(db, signer, signed=version >= SIGNED_SINCE)
+                db.execute("COMMIT")
+                journal = cls(path, lock, writer)
             except (OSError, sqlite3.Error) as err:
-                raise _translated(err, path) from err
+                raise translated(err, path) from err
             except (ValueError, KeyError, TypeError) as err:
-                raise JournalDamaged(f"{path}: its newest entry cannot be read") from err
+                raise JournalDamaged(f"{path}: {err}") from err
             undo.pop_all()
             return journal
 
@@ -206,6 +146,24 @@ class Journal:
         """The number of the newest entry. Any thread."""
         return self._writer.sequence
 
+    @property
+    def checkpoint(self) -> str | None:
+        """The newest signed note over all entries (C2SP tlog-checkpoint); None: there is no entry. Any thread."""
+        return self._writer.checkpoint
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it was restored from a backup, and nobody has recorded that yet. Only before ``start``."""
+        return not self._copied and COPIED in self.notes()
+
+    def has_room(self) -> bool:
+        """Return whether the disk has more than what is kept for those who are let in (A.2). Any thread."""
+        try:
+            disk = os.statvfs(self._path.parent)
+        except OSError:
+            return False  # the next COMMIT will say what is wrong
+        return disk.f_bavail * disk.f_frsize > RESERVE
+
     def recent_spends(self, most: int) -> list[Accepted]:
         """Return the newest spends, oldest first. Only before ``start``."""
         rows = self._writer.db.execute(
@@ -215,7 +173,8 @@ class Journal:
 
     def notes(self) -> dict[str, str]:
         """Return what is noted. Only before ``start``."""
-        return dict(self._writer.db.execute("SELECT key, value FROM meta"))
+        notes = dict(self._writer.db.execute("SELECT key, value FROM meta"))
+        return {name: text for name, text in notes.items() if name not in OWN}
 
     def unsettled(self) -> list[Spend]:
         """Return the spends without an outcome: their strikes may have moved. Only before ``start``."""
@@ -241,9 +200,12 @@ class Journal:
         StoreFailed; in both cases nothing may move.
         """
 
-        def work(writer: _Writer) -> AccessEvent:
+        def work(writer: Writer) -> AccessEvent:
             if code := check_again():
                 raise Refused(code)
+            erased = spend.issuer, erased_jti(spend.issuer, spend.jti)
+            if writer.db.execute("SELECT 1 FROM spent WHERE iss = ? AND jti = ?", erased).fetchone():
+                raise Refused(Code.ALREADY_SPENT)
             try:
                 writer.db.execute(
                     "INSERT INTO spent VALUES(?, ?, ?, ?, ?, ?)",
@@ -259,8 +221,9 @@ class Journal:
     def settle(self, spend: Spend, state: SpentState, event: AccessEvent) -> asyncio.Future[AccessEvent]:
         """Record what came of a spend. Raises StoreFailed."""
 
-        def work(writer: _Writer) -> AccessEvent:
-            writer.db.execute("UPDATE spent SET state = ? WHERE iss = ? AND jti = ?", (state, spend.issuer, spend.jti))
+        def work(writer: Writer) -> AccessEvent:
+            ids = spend.jti, erased_jti(spend.issuer, spend.jti)  # its driver may have been deleted meanwhile
+            writer.db.execute("UPDATE spent SET state = ? WHERE iss = ? AND jti IN (?, ?)", (state, spend.issuer, *ids))
             return writer.append(event, None, {})
 
         return self._submit(work)
@@ -274,11 +237,109 @@ class Journal:
     def release_ended(self, door: DoorId, ids: Sequence[bytes]) -> asyncio.Future[None]:
         """Note that releases which the controller had to end are over; a later one's note stays. Raises StoreFailed."""
 
-        def work(writer: _Writer) -> None:
+        def work(writer: Writer) -> None:
             for spend_id in ids:
                 writer.db.execute("DELETE FROM meta WHERE key = ? AND value = ?", (f"release:{door}", spend_id.hex()))
 
         return self._submit(work)
+
+    # ---- reading it ----
+
+    def header(self) -> asyncio.Future[Header]:
+        """Return what has to be known before the first run. Raises StoreFailed or ValueError."""
+        return self._submit(lambda writer: evidence.read_header(writer.db))
+
+    def run(self, after: int) -> asyncio.Future[Run | None]:
+        """Return the entries after entry ``after``, up to a checkpoint; None behind the last one.
+
+        Raises StoreFailed, Gap or ValueError. No door waits longer for it than for its own entry.
+        """
+        return self._submit(lambda writer: evidence.read_run(writer.db, after))
+
+    def newest_entries(self, door: DoorId | None, most: int) -> asyncio.Future[list[Entry]]:
+        """Return the newest entries (of ``door``; None: of all), newest first, each with its person's part."""
+        return self._submit(lambda writer: evidence.read_newest(writer.db, door, most))
+
+    # ---- taking out of it ----
+
+    async def subject(self, sequence: int) -> Subject | None:
+        """Return whom entry ``sequence`` is about; None if nobody, or no longer. Raises StoreFailed."""
+        return await self._submit(lambda writer: erasure.subject_at(writer.db, sequence))
+
+    async def about(self, subject: Subject) -> list[Entry]:
+        """Return every entry about ``subject``, oldest first. Raises StoreFailed."""
+        found: list[Entry] = []
+        async for entries in self._steps_about(subject):
+            found += entries
+        return found
+
+    async def delete(self, subject: Subject) -> int:
+        """Delete a person from every entry; return from how many.
+
+        Nothing of it is left in the file or its log when this returns. Raises BackupRunning or StoreFailed; it may then
+        be done in part, and can be asked for again.
+        """
+        count = 0
+        if self._copied:
+            raise BackupRunning("the journal is being copied for a backup")
+        async for entries in self._steps_about(subject):
+            parts = [entry.person for entry in entries if entry.person is not None]
+            await self._submit(partial(_erase, parts))
+            count += len(parts)
+        await self._submit(self._truncate, alone=True)
+        return count
+
+    async def _steps_about(self, subject: Subject) -> AsyncIterator[list[Entry]]:
+        after: int | None = 0
+        while after is not None:
+            found, after = await self._submit(partial(_find, subject, after))
+            yield found
+
+    async def retain(self, due: Due) -> int:
+        """Take out what has had its time; return how many rows. While a backup runs, nothing. Raises StoreFailed."""
+        count = 0
+        if self._copied:
+            return 0
+        for step in erasure.steps(due):
+            while removed := await self._submit(partial(_take_out, step)):
+                count += removed
+        if count:
+            await self._submit(self._truncate, alone=True)
+        return count
+
+    def retain_now(self, due: Due) -> int:
+        """Do the same before ``start``, so that nothing is shown that has had its time; blocks. Raises StoreFailed."""
+        count, db = 0, self._writer.db
+        if self._copied:
+            return 0
+        try:
+            for step in erasure.steps(due):
+                removed = -1
+                while removed:
+                    db.execute("BEGIN IMMEDIATE")
+                    removed = step(db)
+                    db.execute("COMMIT")
+                    count += removed
+            if count:
+                self._truncate(self._writer)
+        except sqlite3.Error as err:
+            self.failed = True
+            leave(db)
+            raise translated(err, self._path) from err
+        return count
+
+    # ---- backups ----
+
+    def begin_copy(self) -> asyncio.Future[None]:
+        """Make the file fit to be copied, until ``end_copy``: what is written meanwhile goes to its log only.
+
+        The copy says that it is one. Raises StoreFailed.
+        """
+        return self._submit(self._begin_copy, alone=True)
+
+    def end_copy(self) -> asyncio.Future[None]:
+        """Go on as before ``begin_copy``. Raises StoreFailed."""
+        return self._submit(self._end_copy, alone=True)
 
     def close(self) -> None:
         """Write what waits, copy the log back and close; blocks; may be repeated."""
@@ -291,34 +352,42 @@ class Journal:
             # What came in while the writer was ending.
             while not self._waiting.empty():
                 if (item := self._waiting.get()) is not None:
-                    self._hand_over([(item[1], StoreFailed("the journal is closed"))])
-        if not self.failed:
+                    self._hand_over([(item.future, StoreFailed("the journal is closed"))])
+        if self._copied:
+            leave(self._writer.db)  # the log is not copied back under the reader
+        elif not self.failed:
             self._writer.db.close()
         os.close(self._lock)
 
-    def _submit[T](self, work: Callable[[_Writer], T]) -> asyncio.Future[T]:
+    def _submit[T](self, work: Callable[[Writer], T], *, alone: bool = False) -> asyncio.Future[T]:
         if self._loop is None:
             raise RuntimeError("the journal was not started")
         future: asyncio.Future[T] = self._loop.create_future()
         if self._closed:
             future.set_exception(StoreFailed("the journal is closed"))
         else:
-            self._waiting.put((work, future))
+            self._waiting.put(_Item(work, future, alone))
         return future
 
     # ---- the writer thread ----
 
     def _write(self) -> None:
-        closing = False
-        while not closing:
-            group = [self._next()]
-            while not self._waiting.empty():
-                group.append(self._waiting.get())
-            closing = None in group
-            if work := [item for item in group if item is not None]:
-                self._commit(work)
-            if _wal_pages(self._path) >= MOST_PAGES:
+        item = self._next()
+        while item is not None:
+            group: list[_Item] = []
+            while item is not None and not item.alone:
+                group.append(item)
+                if self._waiting.empty():
+                    break
+                item = self._waiting.get()
+            if group:
+                self._commit(group)
+            if item is not None and item.alone:
+                self._do_alone(item)
+            if log_pages(self._path) >= MOST_PAGES:
                 self._copy_back()
+            if item is not None:
+                item = self._next()
 
     def _next(self) -> _Item | None:
         try:
@@ -329,19 +398,30 @@ class Journal:
 
     def _commit(self, group: list[_Item]) -> None:
         results: _Results = []
-        sequence = self._writer.sequence
+        before = self._writer.mark
         try:
             if self.failed:
                 raise StoreFailed("the journal is closed after an error")
             self._writer.db.execute("BEGIN IMMEDIATE")
-            for work, future in group:
-                results.append((future, self._in_savepoint(work)))
+            for item in group:
+                results.append((item.future, self._in_savepoint(item.work)))
+            self._writer.sign(before)
             self._writer.db.execute("COMMIT")
         except Exception as err:  # noqa: BLE001 - whatever it is, nobody knows what is on the disk, and all must be told
-            self._writer.sequence = sequence
+            self._writer.go_back(before)
             self._fail(err, group)
             return
         self._hand_over(results)
+
+    def _do_alone(self, item: _Item) -> None:
+        try:
+            if self.failed:
+                raise StoreFailed("the journal is closed after an error")
+            result = item.work(self._writer)
+        except Exception as err:  # noqa: BLE001 - as above
+            self._fail(err, [item])
+            return
+        self._hand_over([(item.future, result)])
 
     def _hand_over(self, results: _Results) -> None:
         assert self._loop is not None
@@ -351,7 +431,7 @@ class Journal:
             _LOGGER.debug("nobody is left to be told of %d entries", len(results))
 
     def _in_savepoint(self, work: _Work) -> Any:
-        db, sequence = self._writer.db, self._writer.sequence
+        db, before = self._writer.db, self._writer.mark
         db.execute("SAVEPOINT entry")
         try:
             result = work(self._writer)
@@ -359,7 +439,7 @@ class Journal:
             raise  # the store's failure, not this entry's
         except Exception as error:  # noqa: BLE001 - delivered to whoever asked; the neighbours go on
             db.execute("ROLLBACK TO entry")
-            self._writer.sequence = sequence
+            self._writer.go_back(before)
             result = error
         db.execute("RELEASE entry")
         return result
@@ -380,12 +460,12 @@ class Journal:
         """Close the store for good: after a failed COMMIT nobody knows what is on the disk."""
         first, self.failed = not self.failed, True
         failure = StoreFailed(str(err))
-        self._hand_over([(future, failure) for _, future in group])  # the check below may take its time
+        self._hand_over([(item.future, failure) for item in group])  # the check below may take its time
         if not first:
             return
         _LOGGER.error("The journal %s failed and stays closed until it is opened anew: %s", self._path, err)
         db = self._writer.db
-        _leave(db)
+        leave(db)
         try:
             check = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True)
             try:
@@ -398,101 +478,39 @@ class Journal:
 
     def _copy_back(self) -> None:
         """Copy a long log back into the file, outside of any unlock."""
-        if self.failed or _wal_pages(self._path) < CHECKPOINT_PAGES:
+        if self.failed or self._copied or log_pages(self._path) < CHECKPOINT_PAGES:
             return
-        db = self._writer.db
         try:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            _start_log(db)
-        except sqlite3.Error as err:
+            self._truncate(self._writer)
+        except (sqlite3.Error, StoreFailed) as err:
             self._fail(err, [])
 
+    def _truncate(self, writer: Writer) -> None:
+        """Copy the log back into the file and empty it: nothing of what was deleted is left in either."""
+        busy, _, _ = writer.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:  # something else reads a file that is ours alone
+            raise StoreFailed("the journal's log could not be emptied")
+        start_log(writer.db)
 
-def _hold(path: Path) -> int:
-    """Return a lock that no other process gets while this one lives; raise BlockingIOError if one has it.
+    def _begin_copy(self, writer: Writer) -> None:
+        writer.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (COPIED, "yes"))
+        self._truncate(writer)
+        self._copied = True
+        _BEING_COPIED.add(self._path)
 
-    SQLite's own lock is not enough: a process loses it as soon as any part closes the same file (a rule of POSIX),
-    and Home Assistant reads every file for a backup. A flock on a file of its own stays.
-    """
-    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _leave(db: sqlite3.Connection) -> None:
-    """Close without touching the file: its log is not copied back, for it may be another's or not on the disk."""
-    with suppress(sqlite3.Error):
-        db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
-        db.close()
+    def _end_copy(self, writer: Writer) -> None:
+        writer.db.execute("DELETE FROM meta WHERE key = ?", (COPIED,))
+        self._copied = False
+        _BEING_COPIED.discard(self._path)
 
 
-def _compact(value: dict[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+def _find(subject: Subject, after: int, writer: Writer) -> tuple[list[Entry], int | None]:
+    return erasure.entries_about(writer.db, subject, after)
 
 
-def _wal_pages(path: Path) -> int:
-    try:
-        return path.with_name(path.name + "-wal").stat().st_size // 4096
-    except OSError:  # not there yet, or a disk that is dying: the next COMMIT will say so
-        return 0
+def _erase(parts: list[PersonPart], writer: Writer) -> None:
+    erasure.erase(writer.db, parts)
 
 
-def _start_log(db: sqlite3.Connection) -> None:
-    """Write once, so that the new log's header is synced here and an unlock costs one sync, not two."""
-    db.execute("INSERT OR REPLACE INTO meta VALUES('log', ?)", (os.urandom(4).hex(),))
-
-
-def _newest(db: sqlite3.Connection) -> tuple[int, float]:
-    """Return the number of the newest entry and the newest time of any."""
-    sequence, leaf = db.execute("SELECT seq, bytes FROM leaf ORDER BY seq DESC LIMIT 1").fetchone() or (0, b'{"t":0}')
-    noted = db.execute("SELECT value FROM meta WHERE key = 'newest'").fetchone()
-    return sequence, max(float(json.loads(leaf)["t"]), float(noted[0]) if noted else 0.0)
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Lock, configure and migrate."""
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    application = db.execute("PRAGMA application_id").fetchone()[0]
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if application != _APPLICATION_ID and (version or db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]):
-        raise JournalDamaged(f"{path} is not a journal of Vestibule")
-    if version > SCHEMA_VERSION:
-        raise JournalTooNew(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}")
-    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-        raise StoreFailed(f"{path} cannot keep a write-ahead log")
-    db.execute("PRAGMA synchronous = FULL")  # NORMAL loses the last commits at a power cut
-    db.execute("PRAGMA secure_delete = ON")
-    db.execute("PRAGMA wal_autocheckpoint = 0")  # its syncs would fall into an unlock
-    db.execute("BEGIN EXCLUSIVE")  # the lock that is taken here is kept until the file is closed
-    try:
-        for statements in _MIGRATIONS[version:]:
-            for statement in statements:
-                db.execute(statement)
-        db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        _start_log(db)
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _translated(err: OSError | sqlite3.Error, path: Path) -> Exception:
-    code = getattr(err, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return JournalInUse(f"{path} is held by another process")
-    if code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return JournalDamaged(f"{path}: {err}")
-    return StoreFailed(f"{path}: {err}")
+def _take_out(step: erasure.Step, writer: Writer) -> int:
+    return step(writer.db)

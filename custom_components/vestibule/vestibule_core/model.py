@@ -212,6 +212,10 @@ class EventName(StrEnum):
     DELIVERIES_OFF = "deliveries_off"
     CLOCK_CONFIRMED = "clock_confirmed"
     """An administrator says that the clock is right, although it is earlier than it was (A.2)."""
+    JOURNAL_RESTORED = "journal_restored"
+    """The journal was found to be a copy: what happened after it was made is not in it."""
+    RESTORE_CONFIRMED = "restore_confirmed"
+    """An administrator has seen that the journal was restored."""
 
 
 class DoorMode(StrEnum):

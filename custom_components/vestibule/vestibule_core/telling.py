@@ -13,8 +13,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from .errors import StoreFailed
-from .journal import Journal, Notes, Person, Spend, SpentState
+from .journal import Journal, Spend, SpentState
+from .leaf import Person
 from .model import AccessEvent, Code, DoorId
+from .writer import Notes
 
 _LOGGER = logging.getLogger(__name__)
 

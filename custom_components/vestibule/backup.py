@@ -1,0 +1,26 @@
+"""Backups of Home Assistant: the journal's file rests while it is copied, and its copy says that it is one.
+
+Without that, a copy of a database that is written to would be broken (protocol D). The doors work throughout: what
+happens meanwhile goes to the journal's log.
+"""
+
+from __future__ import annotations
+
+from homeassistant.core import HomeAssistant
+
+from .const import DOMAIN
+from .embedded import VestibuleConfigEntry
+
+
+async def async_pre_backup(hass: HomeAssistant) -> None:
+    """Let the journal's file rest."""
+    entry: VestibuleConfigEntry
+    for entry in hass.config_entries.async_loaded_entries(DOMAIN):
+        await entry.runtime_data.begin_backup()
+
+
+async def async_post_backup(hass: HomeAssistant) -> None:
+    """Let it be written to again."""
+    entry: VestibuleConfigEntry
+    for entry in hass.config_entries.async_loaded_entries(DOMAIN):
+        await entry.runtime_data.end_backup()

@@ -1,0 +1,143 @@
+"""The journal's file: who holds it, what is in it, and how an older one is brought forward.
+
+What it refuses to do: open a file that another process holds, that a newer version wrote, or that is no journal of
+Vestibule; and change a file before all of that is known (protocol D).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+from .durable import sync_directory
+from .errors import JournalDamaged, JournalInUse, JournalTooNew, StoreFailed
+
+# Each migration takes the schema from its position to the next, in one transaction with the new user_version.
+_MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """CREATE TABLE spent(
+             iss TEXT NOT NULL, jti TEXT NOT NULL, door TEXT NOT NULL, non TEXT NOT NULL, at REAL NOT NULL,
+             state TEXT NOT NULL CHECK(state IN ('SPENT', 'GRANTED', 'FAILED', 'UNKNOWN')),
+             PRIMARY KEY(iss, jti), UNIQUE(door, non))""",
+        # Only the few without outcome are indexed: found at start however many were spent.
+        "CREATE INDEX spent_unsettled ON spent(state) WHERE state = 'SPENT'",
+        "CREATE TABLE leaf(seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL)",
+        "CREATE TABLE person(seq INTEGER PRIMARY KEY, salt BLOB NOT NULL, json TEXT NOT NULL)",
+        "CREATE TABLE checkpoint(size INTEGER PRIMARY KEY, note TEXT NOT NULL)",
+        "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    ),
+    # 0.2.0: signed checkpoints (the journal makes the first one) and the newest entries of a door without a search.
+    ("CREATE INDEX leaf_door ON leaf(CAST(bytes AS TEXT) ->> '$.door')",),
+)
+SCHEMA_VERSION: Final = len(_MIGRATIONS)
+SIGNED_SINCE: Final = 2
+"""The schema whose every entry is under a signed checkpoint."""
+
+LOG: Final = "log"
+"""Name of a note that is written only to begin a new log."""
+
+# "vstb": tells our file from any other SQLite database.
+_APPLICATION_ID: Final = 0x76737462
+
+
+def take(path: Path) -> tuple[int, sqlite3.Connection, int]:
+    """Open or create the journal at ``path`` for writing, alone, in a transaction that the caller ends; blocks.
+
+    Returns the lock, to be closed last; the connection; and the schema version that was found. Raises JournalInUse,
+    JournalTooNew, JournalDamaged or StoreFailed, each with the file as it was.
+    """
+    with ExitStack() as undo:
+        try:
+            lock = _hold(path.with_name(f"{path.name}.lock"))
+            undo.callback(os.close, lock)
+            # Holds tokens and pseudonyms: nobody else's to read. SQLite gives its log the same mode.
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            path.chmod(0o600)
+            sync_directory(path.parent)
+            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+            undo.callback(leave, db)
+            version = _prepare(db, path)
+        except BlockingIOError as err:
+            raise JournalInUse(f"{path} is held by another process") from err
+        except (OSError, sqlite3.Error) as err:
+            raise translated(err, path) from err
+        undo.pop_all()
+        return lock, db, version
+
+
+def leave(db: sqlite3.Connection) -> None:
+    """Close without touching the file: its log is not copied back, for it may be another's or not on the disk."""
+    with suppress(sqlite3.Error):
+        db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+        db.close()
+
+
+def start_log(db: sqlite3.Connection) -> None:
+    """Write once, so that the new log's header is synced here and an unlock costs one sync, not two."""
+    db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (LOG, os.urandom(4).hex()))
+
+
+def log_pages(path: Path) -> int:
+    """Return how many pages of 4 KiB the log of the journal at ``path`` has."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size // 4096
+    except OSError:  # not there yet, or a disk that is dying: the next COMMIT will say so
+        return 0
+
+
+def translated(err: OSError | sqlite3.Error, path: Path) -> Exception:
+    """Return what an error of the disk or of SQLite means for a journal."""
+    code = getattr(err, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return JournalInUse(f"{path} is held by another process")
+    if code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return JournalDamaged(f"{path}: {err}")
+    return StoreFailed(f"{path}: {err}")
+
+
+def _hold(path: Path) -> int:
+    """Return a lock that no other process gets while this one lives; raise BlockingIOError if one has it.
+
+    SQLite's own lock is not enough: a process loses it as soon as any part closes the same file (a rule of POSIX),
+    and Home Assistant reads every file for a backup. A flock on a file of its own stays.
+    """
+    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _check_kind(db: sqlite3.Connection, path: Path) -> None:
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if application != _APPLICATION_ID and (version or db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]):
+        raise JournalDamaged(f"{path} is not a journal of Vestibule")
+    if version > SCHEMA_VERSION:
+        raise JournalTooNew(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}")
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> int:
+    """Lock, configure and migrate, in a transaction that stays open; return the version that was found."""
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    _check_kind(db, path)
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise StoreFailed(f"{path} cannot keep a write-ahead log")
+    db.execute("PRAGMA synchronous = FULL")  # NORMAL loses the last commits at a power cut
+    db.execute("PRAGMA secure_delete = ON")
+    db.execute("PRAGMA wal_autocheckpoint = 0")  # its syncs would fall into an unlock
+    db.execute("BEGIN EXCLUSIVE")  # the lock that is taken here is kept until the file is closed
+    for statements in _MIGRATIONS[version:]:
+        for statement in statements:
+            db.execute(statement)
+    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    start_log(db)
+    return version

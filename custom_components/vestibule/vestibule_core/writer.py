@@ -1,0 +1,170 @@
+"""What a piece of work may do inside a transaction of the journal, and where a journal that is opened goes on.
+
+Keeps the tree of all leaves beside the file, and signs it at the end of each transaction that added one. What it
+refuses to do: go on from newest entries that are not those which were signed. Lives in the journal's writer thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+from . import evidence, leaf
+from .merkle import Tree
+from .model import AccessEvent, DoorId, EventName
+from .note import Checkpoint, SignerKey, open_note
+from .schema import LOG
+
+NOTED_BACK: Final = 1.0
+"""Seconds by which an entry is earlier than the newest one before that is noted."""
+SPARSE: Final = 1024
+"""Entries between two checkpoints that stay; of the newest entries each transaction's stays. A checkpoint covers all
+before it: a dropped one costs no proof, only how narrowly damage is located."""
+
+NEWEST: Final = "newest"
+_ANCHOR_BEFORE: Final = "tree before"
+"""Names of notes: the newest time if the clock went back since, and the size of the anchor before this one."""
+
+OWN: Final = frozenset({NEWEST, _ANCHOR_BEFORE, evidence.BASE, evidence.KEYS, evidence.TREE, LOG})
+"""Notes of the journal itself, which nobody else sees."""
+
+type Notes = Mapping[str, str | None]
+"""What has to be known after a restart, committed along with an entry: text by name, None takes a name away."""
+
+
+def noted_release(door: DoorId, spend_id: bytes) -> Notes:
+    """Return the note that the controller has a release of ``door`` to end, should it die."""
+    return {f"release:{door}": spend_id.hex()}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a savepoint began: what goes back along with the file."""
+
+    sequence: int
+    newest: float
+    tree: Tree
+
+
+class Writer:
+    """The open file and the tree of its leaves."""
+
+    def __init__(self, db: sqlite3.Connection, signer: SignerKey) -> None:
+        """Use ``Writer.resume``."""
+        self.db = db
+        self.sequence = 0
+        self.newest = 0.0
+        """The newest time of any entry, in seconds since 1970."""
+        self.checkpoint: str | None = None
+        """The newest signed note; None: there is no entry yet."""
+        self._signer = signer
+        self._tree = Tree()
+        self._anchor = Tree()
+        """A tree that is noted now and then: at the next start only what follows it is hashed."""
+        self._anchor_before = 0
+        """The size of the anchor before."""
+
+    @classmethod
+    def resume(cls, db: sqlite3.Connection, signer: SignerKey, *, signed: bool) -> Self:
+        """Go on where the file ends, inside of a transaction; ``signed`` says whether its entries have to be.
+
+        Raises ValueError if its newest entries are not those that were signed, or cannot be read.
+        """
+        writer = cls(db, signer)
+        header = evidence.read_header(db)
+        notes = dict(db.execute("SELECT key, value FROM meta"))
+        anchor = evidence.tree_of(notes.get(evidence.TREE))
+        writer._anchor = max(anchor, header.base, key=lambda tree: tree.size)
+        writer._anchor_before = int(notes.get(_ANCHOR_BEFORE, 0))
+        writer._tree = writer._anchor
+        while (run := evidence.read_run(db, writer._tree.size)) is not None:
+            writer._tree = writer._tree.extend(run.leaves)
+        writer.sequence = writer._tree.size
+        writer._find_time(notes.get(NEWEST))
+        writer._find_checkpoint(header, signed=signed)
+        if signer.verifier not in header.keys:
+            writer.note({evidence.KEYS: evidence.note_of_keys((*header.keys, signer.verifier))})
+        if not signed:
+            writer._sign()
+        return writer
+
+    def _find_time(self, noted: str | None) -> None:
+        row = self.db.execute("SELECT bytes FROM leaf ORDER BY seq DESC LIMIT 1").fetchone()
+        self.newest = max(leaf.parse(row[0]).at if row else 0.0, float(noted) if noted else 0.0)
+
+    def _find_checkpoint(self, header: evidence.Header, *, signed: bool) -> None:
+        row = self.db.execute("SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
+        if row is None:
+            if signed and self._tree.size:
+                raise ValueError("its entries are not signed")
+            return
+        self.checkpoint = row[1]
+        kept = Checkpoint.parse(open_note(row[1], header.keys))
+        if (kept.size, kept.root) != (self._tree.size, self._tree.root()):
+            raise ValueError(f"its newest entries are not those that were signed, up to entry {kept.size}")
+
+    # ---- in a transaction ----
+
+    @property
+    def mark(self) -> Mark:
+        """Where a savepoint begins."""
+        return Mark(self.sequence, self.newest, self._tree)
+
+    def go_back(self, mark: Mark) -> None:
+        """Forget what was added since ``mark``, as the file does."""
+        self.sequence, self.newest, self._tree = mark.sequence, mark.newest, mark.tree
+
+    def append(self, event: AccessEvent, person: leaf.Person | None, notes: Notes) -> AccessEvent:
+        """Add a leaf (with its person and notes) and return the event with its sequence number."""
+        self.sequence += 1
+        self._see_time(event)
+        self.note(notes)
+        commit = None
+        if person is not None:
+            salt, text = os.urandom(leaf.SALT_SIZE), leaf.compact(person)
+            commit = leaf.commitment(salt, text)
+            self.db.execute("INSERT INTO person VALUES(?, ?, ?)", (self.sequence, salt, text))
+        data = leaf.encode(event, self.sequence, commit)
+        self.db.execute("INSERT INTO leaf VALUES(?, ?)", (self.sequence, data))
+        self._tree = self._tree.append(data)
+        return replace(event, sequence=self.sequence)
+
+    def note(self, notes: Notes) -> None:
+        """Note what has to be known after a restart."""
+        for name, text in notes.items():
+            if text is None:
+                self.db.execute("DELETE FROM meta WHERE key = ?", (name,))
+            else:
+                self.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, text))
+
+    def sign(self, before: Mark) -> None:
+        """Sign all that there is if something was added since ``before``: the last thing of a transaction."""
+        if self._tree.size > before.tree.size:
+            self._sign()
+
+    def _sign(self) -> None:
+        if not (size := self._tree.size):
+            return
+        self.checkpoint = self._signer.sign(Checkpoint(self._signer.verifier.name, size, self._tree.root()).text)
+        self.db.execute("INSERT INTO checkpoint VALUES(?, ?)", (size, self.checkpoint))
+        if size - self._anchor.size >= SPARSE:
+            # What lies between the last two anchors is old enough to be located by them.
+            self.db.execute(
+                "DELETE FROM checkpoint WHERE size > max(?, ?) AND size < ?",
+                (self._anchor_before, evidence.read_base(self.db).size, self._anchor.size),
+            )
+            self._anchor, self._anchor_before = self._tree, self._anchor.size
+            self.note({evidence.TREE: evidence.note_of(self._anchor), _ANCHOR_BEFORE: str(self._anchor_before)})
+
+    def _see_time(self, event: AccessEvent) -> None:
+        """Keep the newest time of all, also when the clock has gone back since: ``newest`` of the next start (A.2)."""
+        if event.outcome is EventName.CLOCK_CONFIRMED:
+            self.newest = event.at
+            self.note({NEWEST: None})
+        elif event.at >= self.newest:
+            self.newest = event.at
+        elif event.at < self.newest - NOTED_BACK:
+            self.note({NEWEST: repr(self.newest)})

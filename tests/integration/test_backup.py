@@ -1,0 +1,121 @@
+"""Backups of Home Assistant: the doors work meanwhile, the copy is whole, and a restored one is told of."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from homeassistant.core import HomeAssistant
+from homeassistant.util import dt as dt_util
+from pytest_homeassistant_custom_component.common import async_fire_time_changed
+
+from custom_components.vestibule.backup import async_post_backup, async_pre_backup
+from custom_components.vestibule.const import IDENTITY_FILE, JOURNAL_FILE
+from tests.integration.site import Site
+from tests.integration.test_repairs import Repairs, repairs  # noqa: F401 - a fixture
+
+
+async def test_row_32_a_journal_that_was_restored_is_told_of_and_replays_are_refused(
+    hass: HomeAssistant,
+    site: Site,
+    relay: Any,
+    repairs: Repairs,  # noqa: F811
+) -> None:
+    file = Path(hass.config.path(".storage", JOURNAL_FILE))
+    await async_pre_backup(hass)
+    backup = await hass.async_add_executor_job(file.read_bytes)
+    today = await site.token()
+    assert (await site.present(today))["code"] == "GRANTED", "the doors work while the files are copied"
+    assert await hass.async_add_executor_job(file.read_bytes) == backup
+    await async_post_backup(hass)
+    await site.settle()
+    assert await repairs.listed() == {}
+
+    assert await hass.config_entries.async_unload(site.entry.entry_id)
+    await hass.async_add_executor_job(file.write_bytes, backup)
+    await site.load()
+    assert (await repairs.listed()).keys() == {"journal_restored"}
+    assert "journal_restored" in [outcome for outcome, _ in site.outcomes()]
+    assert (await site.present(today))["code"] == "NONCE_UNKNOWN"
+    assert (await repairs.confirm(await repairs.open("journal_restored"))).type == "create_entry"
+    await site.settle()
+    assert await repairs.listed() == {}
+    assert (await site.present(await site.token()))["code"] == "GRANTED"
+
+
+async def test_a_backup_without_a_building_or_with_a_failed_journal_is_made_all_the_same(
+    hass: HomeAssistant, site: Site, caplog: Any
+) -> None:
+    site.embedded._journal.failed = True
+    await async_pre_backup(hass)
+    assert "will not say that it is one" in caplog.text
+    await async_post_backup(hass)
+    site.embedded._journal.failed = False  # else nobody closes it
+    assert await hass.config_entries.async_unload(site.entry.entry_id)
+    await async_pre_backup(hass)
+    await async_post_backup(hass)
+
+
+# ---- after their time ----
+
+
+async def entries_of_long_ago(hass: HomeAssistant, site: Site) -> None:
+    """Deliver as if it were 31 days ago."""
+    controller = site.embedded.controller
+    now = controller._clock
+    controller._clock = lambda: replace(now(), wall=now().wall - 31 * 86400)
+    await site.unlock()
+    await site.settle()
+    controller._clock = now
+
+
+async def persons(site: Site) -> list[str]:
+    return [entry.person.text for entry in await site.embedded._journal.newest_entries(None, 100) if entry.person]
+
+
+async def test_who_it_was_goes_after_30_days_while_home_assistant_runs(
+    hass: HomeAssistant, site: Site, relay: Any
+) -> None:
+    await entries_of_long_ago(hass, site)
+    assert len(await persons(site)) == 1
+    async_fire_time_changed(hass, dt_util.utcnow() + timedelta(hours=1, minutes=1))
+    await hass.async_block_till_done(wait_background_tasks=True)
+    assert await persons(site) == []
+    assert site.embedded.journal_entries == len(site.events)
+
+
+async def test_and_before_anything_is_shown(hass: HomeAssistant, site: Site, relay: Any) -> None:
+    await entries_of_long_ago(hass, site)
+    assert await hass.config_entries.async_reload(site.entry.entry_id)
+    assert await persons(site) == []
+
+
+# ---- the building is removed ----
+
+
+async def test_a_building_that_is_removed_leaves_its_journal_under_a_dated_name(
+    hass: HomeAssistant, site: Site, relay: Any, caplog: Any
+) -> None:
+    await site.unlock()
+    await site.settle()
+    storage, today = Path(hass.config.path(".storage")), dt_util.now().date().isoformat()
+    written = site.embedded.journal_entries
+    (storage / f"vestibule.journal.{today}.db").touch()  # of an earlier building, removed today
+    assert await hass.config_entries.async_remove(site.entry.entry_id)
+    await hass.async_block_till_done()
+    assert not (storage / JOURNAL_FILE).exists()
+    assert not (storage / IDENTITY_FILE).exists()
+    kept = storage / f"vestibule.journal.{today}.2.db"
+    db = sqlite3.connect(kept)
+    assert db.execute("SELECT count(*) FROM leaf").fetchone() == (written,)
+    db.close()
+    assert kept.name in caplog.text
+
+
+async def test_a_building_that_never_had_a_journal_is_removed(hass: HomeAssistant, site: Site) -> None:
+    assert await hass.config_entries.async_unload(site.entry.entry_id)
+    await hass.async_add_executor_job(Path(hass.config.path(".storage"), JOURNAL_FILE).unlink)
+    assert await hass.config_entries.async_remove(site.entry.entry_id)
