@@ -239,6 +239,22 @@ async def test_nothing_is_deleted_while_a_copy_is_made(journal):
     assert await journal.retain(Due(NOW + 1, NEVER, NEVER)) == 1
 
 
+async def test_a_copy_that_begins_while_a_person_is_deleted_finds_the_file_at_rest(journal, path):
+    """The deletion was asked for first; it says that the copy may still have the person, and leaves the file alone."""
+    await deliver(journal, 1, "anna")
+    subject = await journal.subject(1)
+    deleting = asyncio.create_task(journal.delete(subject))
+    await asyncio.sleep(0)  # it has looked, and waits for the writer
+    await journal.begin_copy()
+    main = path.read_bytes()
+    with pytest.raises(BackupRunning):
+        await deleting
+    assert path.read_bytes() == main
+    await journal.end_copy()
+    assert await journal.delete(subject) == 0
+    assert b"anna" not in on_disk(path)
+
+
 async def test_a_journal_that_is_closed_and_opened_while_it_is_copied_stays_at_rest(journal, path):
     await deliver(journal, 1, "anna")
     await journal.begin_copy()
@@ -288,7 +304,3 @@ async def test_a_journal_is_read_in_runs_that_end_at_checkpoints(journal):
     assert (run.first, run.last, run.checkpoints[-1].size) == (1, 5, 5)
     assert await journal.run(5) is None
     assert journal.checkpoint == run.checkpoints[-1].note
-
-
-async def test_a_disk_with_room(journal, tmp_path):
-    assert journal.has_room()

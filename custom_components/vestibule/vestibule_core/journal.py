@@ -40,8 +40,6 @@ MOST_PAGES: Final = 16 * CHECKPOINT_PAGES
 """Pages after which it is copied back although it is never quiet."""
 QUIET: Final = 0.5
 """Seconds without work that make a moment quiet: after an unlock its outcome comes, and maybe the next driver."""
-RESERVE: Final = 32 * 1024 * 1024
-"""Bytes of the disk that refusals may not use (A.2)."""
 
 COPIED: Final = "copied"
 """Name of the note that says that the file may be a copy: it was restored from a backup, if it is found at start."""
@@ -155,14 +153,6 @@ class Journal:
     def is_copy(self) -> bool:
         """Whether it was restored from a backup, and nobody has recorded that yet. Only before ``start``."""
         return not self._copied and COPIED in self.notes()
-
-    def has_room(self) -> bool:
-        """Return whether the disk has more than what is kept for those who are let in (A.2). Any thread."""
-        try:
-            disk = os.statvfs(self._path.parent)
-        except OSError:
-            return False  # the next COMMIT will say what is wrong
-        return disk.f_bavail * disk.f_frsize > RESERVE
 
     def recent_spends(self, most: int) -> list[Accepted]:
         """Return the newest spends, oldest first. Only before ``start``."""
@@ -286,7 +276,8 @@ class Journal:
             parts = [entry.person for entry in entries if entry.person is not None]
             await self._submit(partial(_erase, parts))
             count += len(parts)
-        await self._submit(self._truncate, alone=True)
+        if not await self._submit(self._empty_log, alone=True):
+            raise BackupRunning("a backup of the journal began meanwhile")
         return count
 
     async def _steps_about(self, subject: Subject) -> AsyncIterator[list[Entry]]:
@@ -304,7 +295,7 @@ class Journal:
             while removed := await self._submit(partial(_take_out, step)):
                 count += removed
         if count:
-            await self._submit(self._truncate, alone=True)
+            await self._submit(self._empty_log, alone=True)
         return count
 
     def retain_now(self, due: Due) -> int:
@@ -491,6 +482,12 @@ class Journal:
         if busy:  # something else reads a file that is ours alone
             raise StoreFailed("the journal's log could not be emptied")
         start_log(writer.db)
+
+    def _empty_log(self, writer: Writer) -> bool:
+        """Empty the log, unless a copy has begun since that was asked for; tell whether it was done."""
+        if not self._copied:
+            self._truncate(writer)
+        return not self._copied
 
     def _begin_copy(self, writer: Writer) -> None:
         writer.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (COPIED, "yes"))
