@@ -612,7 +612,19 @@ IDENTITY = SignerKey("vestibule/test", ed25519.Ed25519PrivateKey.from_private_by
 
 def open_journal(path: Path) -> Journal:
     """Open or create a journal that IDENTITY signs."""
-    return Journal.open(path, IDENTITY)
+    return Journal.open(path, lambda _: IDENTITY)
+
+
+async def small_journal(path: Path, entries: int = 8) -> Path:
+    """Make a journal whose every entry is signed by itself, and each is about another person; return ``path``."""
+    journal = await asyncio.to_thread(open_journal, path)
+    journal.start(lambda _: None)
+    door = some_doors(1)[0].id
+    for number in range(1, entries + 1):
+        event = AccessEvent(outcome=EventName.DOOR_OPENED, door=door, at=1.8e9 + number)
+        await journal.append(event, {"user_id": f"u{number}", "user": f"User {number}"})
+    await asyncio.to_thread(journal.close)
+    return path
 
 
 def read_journal(path: Path, sql: str) -> list[Any]:

@@ -1,7 +1,7 @@
 """The arrows between the folders. An import that points the wrong way fails here, before it becomes a habit.
 
 custom_components/vestibule/*.py ─► vestibule_core ◄─ gateway/*, carrier/*
-      (Home Assistant)               (neither)       (no Home Assistant; to come)
+      (Home Assistant)               (neither)       (no Home Assistant)
 """
 
 import ast

@@ -12,15 +12,17 @@ from typing import Final
 
 from homeassistant.const import EVENT_CORE_CONFIG_UPDATE, EVENT_HOMEASSISTANT_FINAL_WRITE, Platform
 from homeassistant.core import HassJob, HomeAssistant
+from homeassistant.exceptions import ConfigEntryError
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.helpers.typing import ConfigType
 from homeassistant.util import dt as dt_util
 
+from .auditing import async_setup_auditing
 from .const import DOMAIN
 from .embedded import Embedded, VestibuleConfigEntry, put_away
 from .http import async_register_views
-from .issues import watch
+from .issues import Kind, tell_of_unopened, watch
 from .services import async_setup_services
 
 RETAIN_EVERY: Final = timedelta(hours=1)
@@ -40,13 +42,18 @@ PLATFORMS = (
 async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:  # noqa: ARG001 - Home Assistant's signature
     """Register the actions and the intake; they answer with an error while no building is loaded."""
     async_setup_services(hass)
+    async_setup_auditing(hass)
     async_register_views(hass)
     return True
 
 
 async def async_setup_entry(hass: HomeAssistant, entry: VestibuleConfigEntry) -> bool:
     """Start the embedded controller and its entities."""
-    embedded = entry.runtime_data = await Embedded.open(hass, entry)
+    try:
+        embedded = entry.runtime_data = await Embedded.open(hass, entry)
+    except ConfigEntryError as err:
+        tell_of_unopened(hass, entry, Kind(str(err.translation_key)))
+        raise
     entry.async_on_unload(embedded.close)
     embedded.start()
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
@@ -73,5 +80,5 @@ async def async_remove_entry(hass: HomeAssistant, _: VestibuleConfigEntry) -> No
 
 
 async def _async_entry_changed(_: HomeAssistant, entry: VestibuleConfigEntry) -> None:
-    """Apply a change of a door, a carrier or the building's name."""
-    entry.runtime_data.apply()
+    """Apply a change of a door, a carrier or the building itself."""
+    await entry.runtime_data.follow_entry()

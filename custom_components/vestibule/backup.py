@@ -10,6 +10,7 @@ from homeassistant.core import HomeAssistant
 
 from .const import DOMAIN
 from .embedded import VestibuleConfigEntry
+from .vestibule_core.journal import end_copies
 
 
 async def async_pre_backup(hass: HomeAssistant) -> None:
@@ -24,3 +25,4 @@ async def async_post_backup(hass: HomeAssistant) -> None:
     entry: VestibuleConfigEntry
     for entry in hass.config_entries.async_loaded_entries(DOMAIN):
         await entry.runtime_data.end_backup()
+    await hass.async_add_executor_job(end_copies)  # of a building that was unloaded or removed meanwhile

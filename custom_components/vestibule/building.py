@@ -33,6 +33,7 @@ from .const import (
     CONF_MANUAL,
     CONF_METHODS,
     CONF_ON_POWER_LOSS,
+    CONF_PERSONS_KEPT,
     CONF_PIN,
     CONF_PIN_DIGEST,
     CONF_PIN_SALT,
@@ -86,6 +87,18 @@ class Returns(StrEnum):
     """Home Assistant does, as long as it lives; only with the manager's consent."""
 
 
+class PersonsKept(StrEnum):
+    """How long the journal knows who it was; what happened stays for 24 months (protocol D)."""
+
+    DAYS_30 = "days_30"
+    DAYS_90 = "days_90"
+
+    @property
+    def days(self) -> int:
+        """The time in days."""
+        return int(self.removeprefix("days_"))
+
+
 @dataclass(frozen=True, slots=True)
 class Relay:
     """An entity that drives a door's lock."""
@@ -121,6 +134,7 @@ class BuildingSetup:
     """Titles by subentry id."""
     intake_keys: Mapping[str, Issuer]
     """Carriers by the SHA-256 (hex) of their intake keys."""
+    persons_kept: PersonsKept
 
 
 def building_of(entry: ConfigEntry, zone: tzinfo) -> BuildingSetup:
@@ -149,7 +163,19 @@ def building_of(entry: ConfigEntry, zone: tzinfo) -> BuildingSetup:
         doors=doors,
         unreadable=unreadable,
         intake_keys=intake_keys,
+        persons_kept=persons_kept_of(entry.data),
     )
+
+
+def persons_kept_of(data: Mapping[str, Any]) -> PersonsKept:
+    """Return how long persons are kept; 30 days if nothing is stored.
+
+    What is not understood is taken for the longest time: what is deleted does not come back when it is put right.
+    """
+    try:
+        return PersonsKept(data.get(CONF_PERSONS_KEPT, PersonsKept.DAYS_30))
+    except ValueError:
+        return PersonsKept.DAYS_90
 
 
 def _door(subentry: ConfigSubentry) -> DoorSetup:

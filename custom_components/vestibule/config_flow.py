@@ -59,7 +59,7 @@ from homeassistant.helpers.selector import (
 )
 from homeassistant.helpers.translation import async_get_translations
 
-from .building import RelayDomain, ReleasesWhen, Returns, relay_of
+from .building import PersonsKept, RelayDomain, ReleasesWhen, Returns, persons_kept_of, relay_of
 from .const import (
     CONF_ACCESS_TIME,
     CONF_ACCURACY,
@@ -79,6 +79,7 @@ from .const import (
     CONF_METHODS,
     CONF_NEW_INTAKE_KEY,
     CONF_ON_POWER_LOSS,
+    CONF_PERSONS_KEPT,
     CONF_PIN,
     CONF_PIN_DIGEST,
     CONF_PIN_SALT,
@@ -163,11 +164,11 @@ class BuildingFlow(ConfigFlow, domain=DOMAIN):
         await self.async_set_unique_id(CONF_BUILDING)
         self._abort_if_unique_id_configured()
         if user_input is None:
-            return self._ask("user", self.hass.config.location_name or "Building")
+            return self._ask("user", {CONF_NAME: self.hass.config.location_name or "Building"})
         errors: Errors = {}
         name = _name(user_input, errors)
         if errors:
-            return self._ask("user", name, errors)
+            return self._ask("user", user_input, errors)
         return self.async_create_entry(title=name, data={CONF_BUILDING: _new_building_id()})
 
     @override
@@ -180,22 +181,33 @@ class BuildingFlow(ConfigFlow, domain=DOMAIN):
         return result
 
     async def async_step_reconfigure(self, user_input: UserInput | None = None) -> ConfigFlowResult:
-        """Rename the building."""
+        """Change the building's name, and how long its journal knows who it was."""
         entry = self._get_reconfigure_entry()
+        kept: dict[probatio.Marker, Any] = {
+            probatio.Required(CONF_PERSONS_KEPT): _choice(CONF_PERSONS_KEPT, PersonsKept)
+        }
         if user_input is None:
-            return self._ask("reconfigure", entry.title)
+            now = {CONF_NAME: entry.title, CONF_PERSONS_KEPT: persons_kept_of(entry.data).value}
+            return self._ask("reconfigure", now, fields=kept)
         errors: Errors = {}
         name = _name(user_input, errors)
         if errors:
-            return self._ask("reconfigure", name, errors)
+            return self._ask("reconfigure", user_input, errors, kept)
         if entry.state is not ConfigEntryState.LOADED:  # then no listener takes the change up
             self.hass.config_entries.async_schedule_reload(entry.entry_id)
-        return self.async_update_and_abort(entry, title=name)
+        changed = {CONF_PERSONS_KEPT: user_input[CONF_PERSONS_KEPT]}
+        return self.async_update_and_abort(entry, title=name, data_updates=changed)
 
-    def _ask(self, step: str, name: str, errors: Errors | None = None) -> ConfigFlowResult:
-        schema = probatio.Schema({probatio.Required(CONF_NAME): _NAME})
+    def _ask(
+        self,
+        step: str,
+        values: Mapping[str, Any],
+        errors: Errors | None = None,
+        fields: Mapping[probatio.Marker, Any] | None = None,
+    ) -> ConfigFlowResult:
+        schema = probatio.Schema({probatio.Required(CONF_NAME): _NAME, **(fields or {})})
         return self.async_show_form(
-            step_id=step, data_schema=self.add_suggested_values_to_schema(schema, {CONF_NAME: name}), errors=errors
+            step_id=step, data_schema=self.add_suggested_values_to_schema(schema, values), errors=errors
         )
 
 

@@ -17,6 +17,7 @@ SUBENTRY_DOOR: Final = "door"
 SUBENTRY_CARRIER: Final = "carrier"
 
 CONF_BUILDING: Final = "building"
+CONF_PERSONS_KEPT: Final = "persons_kept"
 
 CONF_DOOR: Final = "door"
 CONF_RELAY: Final = "relay"

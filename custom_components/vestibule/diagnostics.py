@@ -35,6 +35,7 @@ async def async_get_config_entry_diagnostics(hass: HomeAssistant, entry: Vestibu
             "lockdown": controller.by_hand.locked_down,
             "clock_is_trusted": controller.clock_is_trusted,
             "unreadable": len(embedded.setup.unreadable),
+            "persons_kept_days": embedded.setup.persons_kept.days,
             "refusals_without_trace": {code.value: count for code, count in controller.counters.items()},
         },
         "journal": await _journal(hass, embedded),

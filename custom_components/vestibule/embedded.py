@@ -24,7 +24,7 @@ from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.device_registry import DeviceInfo
 from homeassistant.util import dt as dt_util
 
-from .building import BuildingSetup, DoorSetup, building_of
+from .building import BuildingSetup, DoorSetup, PersonsKept, building_of, persons_kept_of
 from .const import CONF_BUILDING, DOMAIN, EVENT_ACCESS, IDENTITY_FILE, JOURNAL_FILE, MANUFACTURER
 from .inputs import EntitySensor
 from .strikes import EntityStrike
@@ -33,7 +33,14 @@ from .vestibule_core.controller import Controller
 from .vestibule_core.door import DoorState
 from .vestibule_core.durable import sync_directory
 from .vestibule_core.erasure import DAY, Due
-from .vestibule_core.errors import IdentityUnusable, JournalDamaged, JournalInUse, JournalTooNew, StoreFailed
+from .vestibule_core.errors import (
+    IdentityMissing,
+    IdentityUnusable,
+    JournalDamaged,
+    JournalInUse,
+    JournalTooNew,
+    StoreFailed,
+)
 from .vestibule_core.intake import Intake
 from .vestibule_core.journal import Journal
 from .vestibule_core.model import (
@@ -48,6 +55,8 @@ from .vestibule_core.model import (
     Sense,
     Sensor,
 )
+from .vestibule_core.note import SignerKey
+from .vestibule_core.schema import held
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -55,9 +64,6 @@ type VestibuleConfigEntry = ConfigEntry[Embedded]
 
 _RELEASES: Final = frozenset({EventName.ACCESS_GRANTED, EventName.DOOR_UNLOCKED})
 """Events after which the strike is released for whoever asked."""
-
-PERSONS_KEPT: Final = 30 * DAY
-"""Seconds that the journal knows who it was; what happened stays for 24 months (protocol D)."""
 
 _MODELS: Final = {
     OnPowerLoss.FAIL_SECURE: "Fail-secure door",
@@ -171,8 +177,8 @@ class Embedded:
     @classmethod
     async def open(cls, hass: HomeAssistant, entry: VestibuleConfigEntry) -> Self:
         """Open the journal; raise ConfigEntryNotReady or ConfigEntryError."""
-        storage, name = Path(hass.config.path(".storage")), f"{DOMAIN}/{entry.data[CONF_BUILDING]}"
-        opening = hass.async_add_executor_job(_open_journal, storage, name)
+        storage, kept = Path(hass.config.path(".storage")), persons_kept_of(entry.data)
+        opening = hass.async_add_executor_job(_open_journal, storage, _signs_as(entry), kept)
         try:
             return cls(hass, entry, await asyncio.shield(opening))
         except asyncio.CancelledError:
@@ -213,6 +219,13 @@ class Embedded:
             for keep in self._each_door:
                 keep(doorway)
 
+    async def follow_entry(self) -> None:
+        """Apply a change of the entry; who has had the time that it allows now is forgotten at once."""
+        before = self.setup.persons_kept
+        self.apply()
+        if self.setup.persons_kept.days < before.days:
+            await self.retain()
+
     @callback
     def for_each_door(self, keep: Callable[[Doorway], None]) -> None:
         """Call ``keep`` with each door, now and when one is added or set up anew."""
@@ -223,7 +236,7 @@ class Embedded:
     async def retain(self, *_: Any) -> None:
         """Take out of the journal what has had its time."""
         with suppress(StoreFailed):  # said where it failed
-            await self._journal.retain(_due(self._journal))
+            await self._journal.retain(_due(self._journal, self.setup.persons_kept))
 
     async def begin_backup(self) -> None:
         """Make the journal fit to be copied while the doors work, until ``end_backup``."""
@@ -262,6 +275,11 @@ class Embedded:
     def building_id(self) -> str:
         """The building's id, for life."""
         return str(self._entry.data[CONF_BUILDING])
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, for whoever reads in it."""
+        return self._journal
 
     @property
     def journal_entries(self) -> int:
@@ -391,7 +409,8 @@ def _context_of(event: AccessEvent, origin: Context | None) -> Context:
 
 def access_data(event: AccessEvent) -> dict[str, Any]:
     """Return an event as automations and the event entity see it: no key, no token, nothing about a person."""
-    return {
+    counted = {} if event.count is None else {"count": event.count}
+    return counted | {
         "means": event.means.value if event.means else None,
         "outcome": event.outcome.value,
         "code": event.code.value if event.code else None,
@@ -407,6 +426,16 @@ def put_away(storage: Path, today: date) -> None:
     journal = storage / JOURNAL_FILE
     if not journal.exists():
         return
+    try:
+        with held(journal):
+            kept = _rename(storage, journal, today)
+    except JournalInUse:
+        _LOGGER.error("The journal %s is in use and keeps its name, although its building was removed", journal)  # noqa: TRY400 - the next line of the log would not help
+        return
+    _LOGGER.warning("The journal of the building that was removed is kept as %s; it still says who was there", kept)
+
+
+def _rename(storage: Path, journal: Path, today: date) -> Path:
     base = f"{journal.stem}.{today.isoformat()}"
     names = (f"{base}{number}{journal.suffix}" for number in ("", *(f".{again}" for again in range(2, 1000))))
     kept = next(storage / name for name in names if not (storage / name).exists())
@@ -417,11 +446,24 @@ def put_away(storage: Path, today: date) -> None:
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     (storage / IDENTITY_FILE).unlink(missing_ok=True)
     sync_directory(storage)
-    _LOGGER.warning("The journal of the building that was removed is kept as %s; it still says who was there", kept)
+    return kept
 
 
-def _due(journal: Journal) -> Due:
-    return Due.at(dt_util.utcnow().timestamp(), journal.newest, PERSONS_KEPT)
+def make_new_key(storage: Path, entry: VestibuleConfigEntry) -> None:
+    """Make a key for a journal whose own is missing; blocks. One that came back is not replaced.
+
+    Raises JournalInUse, StoreFailed or IdentityUnusable.
+    """
+    with held(storage / JOURNAL_FILE):
+        identity.keep(storage / IDENTITY_FILE, _signs_as(entry), make=True)
+
+
+def _signs_as(entry: VestibuleConfigEntry) -> str:
+    return f"{DOMAIN}/{entry.data[CONF_BUILDING]}"
+
+
+def _due(journal: Journal, kept: PersonsKept) -> Due:
+    return Due.at(dt_util.utcnow().timestamp(), journal.newest, kept.days * DAY)
 
 
 def _close_unused(opening: asyncio.Future[Journal]) -> None:
@@ -429,12 +471,16 @@ def _close_unused(opening: asyncio.Future[Journal]) -> None:
         opening.result().close()  # was not started: nothing to wait for
 
 
-def _open_journal(storage: Path, name: str) -> Journal:
+def _open_journal(storage: Path, name: str, kept: PersonsKept) -> Journal:
     """Open the journal, in the executor; the only place that translates its errors."""
+
+    def key(signed_before: bool) -> SignerKey:
+        return identity.keep(storage / IDENTITY_FILE, name, make=not signed_before)
+
     try:
-        journal = Journal.open(storage / JOURNAL_FILE, identity.keep(storage / IDENTITY_FILE, name))
+        journal = Journal.open(storage / JOURNAL_FILE, key)
         try:
-            journal.retain_now(_due(journal))  # before anything is shown: it may be an old one that was restored
+            journal.retain_now(_due(journal, kept))  # before anything is shown: it may be an old one that was restored
         except StoreFailed:
             journal.close()
             raise
@@ -443,6 +489,8 @@ def _open_journal(storage: Path, name: str) -> Journal:
         raise ConfigEntryNotReady(translation_domain=DOMAIN, translation_key="journal_in_use") from err
     except JournalTooNew as err:
         raise ConfigEntryError(translation_domain=DOMAIN, translation_key="journal_too_new") from err
+    except IdentityMissing as err:
+        raise ConfigEntryError(translation_domain=DOMAIN, translation_key="identity_missing") from err
     except IdentityUnusable as err:
         raise ConfigEntryError(translation_domain=DOMAIN, translation_key="identity_unusable") from err
     except JournalDamaged as err:

@@ -26,6 +26,10 @@ _OF_THE_BUILDING: Final = frozenset(
         EventName.CLOCK_CONFIRMED,
         EventName.JOURNAL_RESTORED,
         EventName.RESTORE_CONFIRMED,
+        EventName.JOURNAL_EXPORTED,
+        EventName.PERSON_EXPORTED,
+        EventName.PERSON_DELETED,
+        EventName.REFUSALS_COUNTED,
     }
 )
 _SHOWN_BY_OTHERS: Final = frozenset(

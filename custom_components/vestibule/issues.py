@@ -2,7 +2,8 @@
 
 Looks at the building when something may have changed, and every few minutes for what nobody tells of (a clock that
 was set, an entity that never came). What confirming a repair does is in repairs.py. No repair outlives the building
-that it is about: all end with the entry.
+that it is about: all end with the entry. A building that cannot be set up, because its journal or its key cannot be
+used, has a repair as well, until it is set up or given up.
 """
 
 from __future__ import annotations
@@ -16,9 +17,16 @@ from enum import StrEnum
 from typing import Any, Final
 from weakref import WeakSet
 
+from homeassistant.config_entries import (
+    SIGNAL_CONFIG_ENTRY_CHANGED,
+    ConfigEntry,
+    ConfigEntryChange,
+    ConfigEntryState,
+)
 from homeassistant.core import CoreState, Event, HomeAssistant, callback
 from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers import issue_registry as ir
+from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.helpers.start import async_at_started
 
@@ -41,7 +49,12 @@ class Kind(StrEnum):
     """What can be wrong: begins the ids of its repairs and is the key of their texts."""
 
     CLOCK_UNTRUSTED = "clock_untrusted"
+    IDENTITY_MISSING = "identity_missing"
+    IDENTITY_UNUSABLE = "identity_unusable"
+    JOURNAL_DAMAGED = "journal_damaged"
+    JOURNAL_FAILED = "journal_failed"
     JOURNAL_RESTORED = "journal_restored"
+    JOURNAL_TOO_NEW = "journal_too_new"
     KEY_REVOKED = "key_revoked"
     RELAY_MISSING = "relay_missing"
     SENSOR_MISSING = "sensor_missing"
@@ -50,13 +63,29 @@ class Kind(StrEnum):
 
 
 _WARNINGS: Final = frozenset({Kind.KEY_REVOKED, Kind.SENSOR_MISSING})
-_FIXABLE: Final = frozenset({Kind.CLOCK_UNTRUSTED, Kind.JOURNAL_RESTORED, Kind.KEY_REVOKED, Kind.TAMPERED})
+_FIXABLE: Final = frozenset(
+    {Kind.CLOCK_UNTRUSTED, Kind.IDENTITY_MISSING, Kind.JOURNAL_RESTORED, Kind.KEY_REVOKED, Kind.TAMPERED}
+)
 
 
 @callback
 def watch(hass: HomeAssistant, entry: VestibuleConfigEntry) -> None:
     """Keep the repairs of a building that was set up, until it is unloaded."""
     _Issues(hass, entry).begin()
+
+
+@callback
+def tell_of_unopened(hass: HomeAssistant, entry: VestibuleConfigEntry, kind: Kind) -> None:
+    """Raise the repair of a building whose set-up fails; taken back when that is tried again, or given up."""
+
+    @callback
+    def changed(_: ConfigEntryChange, which: ConfigEntry) -> None:
+        if which is entry and entry.state not in (ConfigEntryState.SETUP_IN_PROGRESS, ConfigEntryState.SETUP_ERROR):
+            undo()
+            ir.async_delete_issue(hass, DOMAIN, kind)
+
+    undo = async_dispatcher_connect(hass, SIGNAL_CONFIG_ENTRY_CHANGED, changed)
+    _raise(hass, entry, _Issue(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +176,8 @@ class _Issues:
             self._refused_by_clock = False
         if self._clock_is_doubtful is not (Kind.CLOCK_UNTRUSTED in self._raised):
             self._look_soon()
+        if self._embedded.journal_failed is not (Kind.JOURNAL_FAILED in self._raised):
+            self._look_soon()
 
     @callback
     def _see_confirmed(self, event: Event[ir.EventIssueRegistryUpdatedData]) -> None:
@@ -173,6 +204,8 @@ class _Issues:
             yield from self._found_at(doorway)
         for carrier in self._revoked & self._entry.subentries.keys():
             yield _Issue(Kind.KEY_REVOKED, carrier, {"carrier": self._entry.subentries[carrier].title})
+        if self._embedded.journal_failed:
+            yield _Issue(Kind.JOURNAL_FAILED)
         if self._embedded.controller.by_hand.restored:
             yield _Issue(Kind.JOURNAL_RESTORED)
         if self._clock_is_doubtful:
@@ -227,18 +260,20 @@ class _Issues:
             ir.async_delete_issue(self._hass, DOMAIN, cured)
         for issue in found.values():
             if issue != before.get(issue.id):
-                self._raise(issue)
+                if issue.kind is Kind.UNREADABLE:
+                    _LOGGER.error("%s cannot be read and is left out", issue.names["name"])
+                _raise(self._hass, self._entry, issue)
 
-    def _raise(self, issue: _Issue) -> None:
-        if issue.kind is Kind.UNREADABLE:
-            _LOGGER.error("%s cannot be read and is left out", issue.names["name"])
-        ir.async_create_issue(
-            self._hass,
-            DOMAIN,
-            issue.id,
-            data={ATTR_KIND: issue.kind.value, ATTR_ENTRY: self._entry.entry_id, ATTR_DOOR: issue.door},
-            is_fixable=issue.kind in _FIXABLE,
-            severity=ir.IssueSeverity.WARNING if issue.kind in _WARNINGS else ir.IssueSeverity.ERROR,
-            translation_key=issue.kind.value,
-            translation_placeholders=dict(issue.names),
-        )
+
+@callback
+def _raise(hass: HomeAssistant, entry: VestibuleConfigEntry, issue: _Issue) -> None:
+    ir.async_create_issue(
+        hass,
+        DOMAIN,
+        issue.id,
+        data={ATTR_KIND: issue.kind.value, ATTR_ENTRY: entry.entry_id, ATTR_DOOR: issue.door},
+        is_fixable=issue.kind in _FIXABLE,
+        severity=ir.IssueSeverity.WARNING if issue.kind in _WARNINGS else ir.IssueSeverity.ERROR,
+        translation_key=issue.kind.value,
+        translation_placeholders=dict(issue.names),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, override
 
 from homeassistant.components.lock import LockEntity
+from homeassistant.components.lock.const import LockEntityStateAttribute
 from homeassistant.const import ATTR_CODE, Platform
 from homeassistant.core import Context, HomeAssistant, callback
 from homeassistant.exceptions import ServiceValidationError
@@ -34,6 +35,8 @@ class VestibuleLock(VestibuleDoorEntity, LockEntity):
     """The lock of one door."""
 
     _attr_name = None
+    # The journal knows who it was, for its time; the recorder would still name a person who was deleted there.
+    _unrecorded_attributes = frozenset({LockEntityStateAttribute.CHANGED_BY})
 
     def __init__(self, doorway: Doorway) -> None:
         """Be this door's lock."""
@@ -84,5 +87,5 @@ class VestibuleLock(VestibuleDoorEntity, LockEntity):
         self._attr_assumed_state = not strike.capabilities.feedback
         self._attr_is_locked = _IS_LOCKED[state.position]
         self._attr_is_unlocking = state.releasing
-        self._attr_changed_by = state.by
+        self._attr_changed_by = state.by.name if state.by else None
         self._attr_code_format = f"^{FORMAT}$" if self._doorway.setup.door.pin else None

@@ -43,8 +43,16 @@ def words(data: Mapping[str, Any], door: str | None) -> tuple[str, str]:
     if (carrier := data.get("carrier")) and outcome in BY_CARRIER:
         return f"{carrier} ({why})" if why else str(carrier), BY_CARRIER[outcome].format(door=door or "a door")
     happened = AT_DOOR.get(outcome, "had an event of an unknown kind")
+    if outcome == EventName.REFUSALS_COUNTED:
+        return door or "The building", _counted(happened, data.get("count"), why)
     how = HOW.get(str(data.get("means")), "") if outcome in DONE else ""
     return door or "The building", f"{happened}{how}: {why}" if why else f"{happened}{how}"
+
+
+def _counted(happened: str, count: object, why: str | None) -> str:
+    requests = "1 request" if count == 1 else f"{count} requests" if type(count) is int else "requests"
+    most = ": " if count == 1 else ", most often: "
+    return f"{happened} {requests}{most}{why}" if why else f"{happened} {requests}"
 
 
 def _door(hass: HomeAssistant, data: Mapping[str, Any]) -> str | None:
@@ -93,6 +101,10 @@ AT_DOOR: Final[Mapping[str, str]] = {
     EventName.CLOCK_CONFIRMED: "had its clock confirmed",
     EventName.JOURNAL_RESTORED: "goes on from a backup of its journal",
     EventName.RESTORE_CONFIRMED: "had the backup of its journal confirmed",
+    EventName.JOURNAL_EXPORTED: "had its journal exported",
+    EventName.PERSON_EXPORTED: "had a person's entries exported",
+    EventName.PERSON_DELETED: "had a person deleted from its journal",
+    EventName.REFUSALS_COUNTED: "refused and only counted",
 }
 """What happened at a door, or to the building."""
 
@@ -110,6 +122,9 @@ DONE: Final = frozenset(
         EventName.DELIVERIES_OFF,
         EventName.CLOCK_CONFIRMED,
         EventName.RESTORE_CONFIRMED,
+        EventName.JOURNAL_EXPORTED,
+        EventName.PERSON_EXPORTED,
+        EventName.PERSON_DELETED,
     }
 )
 """What somebody does; the rest follows from it, or happens."""

@@ -1,10 +1,12 @@
 """What confirming a repair does. Only administrators reach this (Home Assistant sees to that), and it is done in the
-name of the one who confirms, under the same rules as everything by hand.
+name of the one who confirms, under the same rules as everything by hand; but for a building that is not loaded, where
+there is no journal to say who it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 import probatio
@@ -17,15 +19,18 @@ from homeassistant.helpers.http import current_request
 
 from .actor import async_actor
 from .const import DOMAIN
-from .embedded import Embedded, VestibuleConfigEntry
+from .embedded import Embedded, VestibuleConfigEntry, make_new_key
 from .issues import ATTR_DOOR, ATTR_ENTRY, ATTR_KIND, Kind
+from .vestibule_core.errors import IdentityUnusable, JournalInUse, StoreFailed
 from .vestibule_core.model import Actor, Code, Decision, DoorId
 
 type _Data = dict[str, str | int | float | None]
 type _Order = Callable[[Embedded, _Data, Actor, Context], Awaitable[Decision]]
 
 _NOT_DONE: Final = {Code.TAMPERED: "still_tampered", Code.STORE_FAILED: "store_failed"}
-"""What keeps a repair from being done, and can be put right; the rest means that the building is gone or stopped."""
+"""What keeps a repair from being done, and can be put right."""
+_NOT_POSSIBLE: Final = "not_possible"
+"""The rest: the building is gone or stopped, or not in need of it any more."""
 
 
 async def _confirm_clock(embedded: Embedded, _: _Data, actor: Actor, origin: Context) -> Decision:
@@ -45,20 +50,23 @@ _ORDERS: Final[dict[str, _Order]] = {
     Kind.JOURNAL_RESTORED: _confirm_restore,
     Kind.TAMPERED: _clear_tamper,
 }
-"""What is done by confirming; of anything else, it is only taken note of."""
+"""What is done at a loaded building by confirming."""
 
 
 async def async_create_fix_flow(_: HomeAssistant, __: str, data: _Data | None) -> RepairsFlow:
     """Return the form of one repair."""
-    order = _ORDERS.get(str(data[ATTR_KIND])) if data else None
-    return ConfirmRepairFlow() if data is None or order is None else _OrderFlow(order, data)
+    kind = str(data[ATTR_KIND]) if data else None
+    if data and kind in _ORDERS:
+        return _OrderFlow(data)
+    if data and kind == Kind.IDENTITY_MISSING:
+        return _NewKeyFlow(data)
+    return ConfirmRepairFlow()  # only taken note of
 
 
-class _OrderFlow(RepairsFlow):
+class _Flow(RepairsFlow):
     """Asks to confirm, and does it."""
 
-    def __init__(self, order: _Order, data: _Data) -> None:
-        self._order = order
+    def __init__(self, data: _Data) -> None:
         self._data = data
 
     async def async_step_init(self, _: dict[str, str] | None = None) -> RepairsFlowResult:
@@ -69,12 +77,12 @@ class _OrderFlow(RepairsFlow):
         """Do it, and ask again if it could not be done."""
         errors = {}
         if user_input is not None:
-            code = await self._done()
-            if code is Code.GRANTED:
+            obstacle = await self._do()
+            if obstacle is None:
                 return self.async_create_entry(data={})
-            if code not in _NOT_DONE:
-                return self.async_abort(reason="not_possible")
-            errors["base"] = _NOT_DONE[code]
+            if obstacle == _NOT_POSSIBLE:
+                return self.async_abort(reason=obstacle)
+            errors["base"] = obstacle
         issue = ir.async_get(self.hass).async_get_issue(DOMAIN, self.issue_id)
         return self.async_show_form(
             step_id="confirm",
@@ -83,12 +91,42 @@ class _OrderFlow(RepairsFlow):
             description_placeholders=issue.translation_placeholders if issue else None,
         )
 
-    async def _done(self) -> Code:
+    async def _do(self) -> str | None:
+        """Return None if it is done, else the name of the obstacle."""
+        raise NotImplementedError
+
+    def _entry(self, state: ConfigEntryState) -> VestibuleConfigEntry | None:
+        """Return the building, if it is in this state."""
         entry: VestibuleConfigEntry | None = self.hass.config_entries.async_get_entry(str(self._data[ATTR_ENTRY]))
-        if entry is None or entry.state is not ConfigEntryState.LOADED:
-            return Code.STOPPING
+        return entry if entry is not None and entry.state is state else None
+
+
+class _OrderFlow(_Flow):
+    """Of a loaded building."""
+
+    async def _do(self) -> str | None:
+        if (entry := self._entry(ConfigEntryState.LOADED)) is None:
+            return _NOT_POSSIBLE
         request = current_request.get()
         assert request is not None  # repairs are confirmed by HTTP only
         origin = Context(user_id=request[KEY_HASS_USER].id)
-        decision = await self._order(entry.runtime_data, self._data, await async_actor(self.hass, origin), origin)
-        return decision.code
+        order, actor = _ORDERS[str(self._data[ATTR_KIND])], await async_actor(self.hass, origin)
+        code = (await order(entry.runtime_data, self._data, actor, origin)).code
+        return None if code is Code.GRANTED else _NOT_DONE.get(code, _NOT_POSSIBLE)
+
+
+class _NewKeyFlow(_Flow):
+    """Of a building that is not loaded, for the key of its journal is missing: goes on with a new one."""
+
+    async def _do(self) -> str | None:
+        if (entry := self._entry(ConfigEntryState.SETUP_ERROR)) is None:
+            return _NOT_POSSIBLE
+        storage = Path(self.hass.config.path(".storage"))
+        try:
+            await self.hass.async_add_executor_job(make_new_key, storage, entry)
+        except JournalInUse:
+            return "journal_in_use"
+        except StoreFailed, IdentityUnusable:
+            return "store_failed"
+        await self.hass.config_entries.async_reload(entry.entry_id)
+        return None

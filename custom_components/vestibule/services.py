@@ -60,9 +60,9 @@ def async_setup_services(hass: HomeAssistant) -> None:
 
 async def _request_challenge(call: ServiceCall) -> ServiceResponse:
     """Return a fresh challenge of a door for a carrier."""
-    embedded = _embedded(call.hass)
+    embedded = loaded_building(call.hass)
     try:
-        challenge = embedded.controller.challenge(_door(call, embedded), Issuer(call.data[CONF_ISSUER]))
+        challenge = embedded.controller.challenge(door_of(call, embedded), Issuer(call.data[CONF_ISSUER]))
     except Refused as refusal:
         raise ServiceValidationError(
             translation_domain=DOMAIN,
@@ -74,17 +74,18 @@ async def _request_challenge(call: ServiceCall) -> ServiceResponse:
 
 async def _present_token(call: ServiceCall) -> ServiceResponse:
     """Judge a token and, if it stands, open its door once."""
-    decision = await _embedded(call.hass).controller.present(call.data[ATTR_TOKEN], Principal(), call.context)
+    decision = await loaded_building(call.hass).controller.present(call.data[ATTR_TOKEN], Principal(), call.context)
     return {"limit": None, **wire.decision_answer(decision), "door": decision.door}
 
 
-def _embedded(hass: HomeAssistant) -> Embedded:
+def loaded_building(hass: HomeAssistant) -> Embedded:
     """Return the building; raise a translated error if none is loaded."""
     entry: VestibuleConfigEntry = service.async_get_config_entry(hass, DOMAIN, None)
     return entry.runtime_data
 
 
-def _door(call: ServiceCall, embedded: Embedded) -> DoorId:
+def door_of(call: ServiceCall, embedded: Embedded) -> DoorId:
+    """Return the door that a call means, by its id or its device; an empty id if it is none of ours."""
     if (CONF_DOOR in call.data) == (ATTR_DEVICE_ID in call.data):
         raise ServiceValidationError(translation_domain=DOMAIN, translation_key="door_or_device")
     if CONF_DOOR in call.data:

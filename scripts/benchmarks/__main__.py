@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from . import decisions, durable, live
+from . import decisions, durable, history, live
 from .table import machine
 
 PARTS = {
     ("G1", "G2", "G3"): decisions.measure,
     ("G6",): durable.syncs_of_an_unlock,
     ("G8",): durable.races_and_kills,
+    ("G9",): history.accepts,
+    ("G10",): history.memory,
     ("G11",): live.unlock_by_token,
     ("G12",): live.lock_to_strike,
     ("G14",): live.many_accesses,
     ("G15",): live.start_and_memory,
+    ("G19",): history.verification,
 }
 
 

@@ -29,7 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
 
-from .websocket import CommandRefused, WebSocket
+from .websocket import Closed, CommandRefused, WebSocket
 
 HERE: Final = Path(__file__).parent
 REPOSITORY: Final = HERE.parent.parent
@@ -169,6 +169,10 @@ class Home:
 
     def start(self) -> None:
         """Start it and return when it answers. Raises HomeFailed with the end of what it said."""
+        self._launch()
+        self._wait_for("to answer", lambda: answers(self.port))
+
+    def _launch(self) -> None:
         # In its oldest form, which every version takes over: settings that it has not confirmed itself are
         # undone after five minutes, and `http:` in configuration.yaml is on its way out.
         store(
@@ -189,7 +193,6 @@ class Home:
                 start_new_session=True,
                 cwd=self.folder,
             )
-        self._wait_for("to answer", lambda: answers(self.port))
 
     def wait_until_started(self) -> None:
         """Return when start-up is over: every integration has had its turn. Needs an access token."""
@@ -212,6 +215,25 @@ class Home:
             self.kill()
             raise HomeFailed(f"Home Assistant did not stop within {STOP_DEADLINE:.0f} s and was killed.") from None
         self.process = None
+
+    def restore(self, backup_id: str) -> None:
+        """Restore a backup that it keeps itself, as its page of backups does: it ends, and is as it was then.
+
+        What it kept since is gone, its logs too. Start it again afterwards.
+        """
+        order = {"type": "backup/restore", "backup_id": backup_id, "agent_id": "backup.local"}
+        with contextlib.suppress(Closed), self.websocket() as socket:
+            socket.command(order)
+        self._wait_for_restart()
+        self._launch()  # it finds that it is to restore, does so, and ends
+        self._wait_for_restart()
+
+    def _wait_for_restart(self) -> None:
+        assert self.process is not None
+        code = self.process.wait(START_DEADLINE)
+        self.process = None
+        if code != RESTART:
+            raise HomeFailed(f"Home Assistant ended (exit code {code}) instead of restarting.\n{self.last_words()}")
 
     def kill(self) -> None:
         """End it as a power cut would."""

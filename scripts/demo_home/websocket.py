@@ -60,7 +60,8 @@ class WebSocket:
         """Return what is told next to a subscription; None if it takes more than ``patience`` seconds."""
         deadline = time.monotonic() + patience
         # In short turns: Ctrl-C does not reach the thread, and what ends the connection waits for it.
-        while (told := self._do(self._next(min(patience, TURN)))) is None and time.monotonic() < deadline:
+        turn = max(min(patience, TURN), 0.001)  # aiohttp would wait for ever in 0 seconds
+        while (told := self._do(self._next(turn))) is None and time.monotonic() < deadline:
             pass
         return told
 

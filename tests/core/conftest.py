@@ -1,5 +1,6 @@
 """What the tests of the core share. Nothing here knows Home Assistant."""
 
+import asyncio
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 pytest.register_assert_rewrite("tests.conformance")
 
 from tests.core.crash_process import Processes  # noqa: E402
-from tests.simulated import Carrier, Clock, Site  # noqa: E402
+from tests.simulated import Carrier, Clock, Site, open_journal  # noqa: E402
 
 
 @pytest.fixture
@@ -20,6 +21,21 @@ def clock():
 @pytest.fixture
 def carrier():
     return Carrier()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+async def journal(path):
+    """An open journal, and what it told."""
+    journal = await asyncio.to_thread(open_journal, path)
+    journal.told = []
+    journal.start(journal.told.append)
+    yield journal
+    await asyncio.to_thread(journal.close)
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from vestibule_core.strike import Pulse
 
 ROOT = Path(__file__).parent.parent.parent
 ADMINISTRATOR = Actor(user_id="1", name="Ann", is_admin=True)
+USER = Actor(user_id="2", name="Bob", is_admin=False)
 
 # ---- the tests' side ------------------------------------------------------------------------------------------------
 
@@ -416,6 +417,51 @@ async def full_disk(say: Say, folder: str) -> None:
     async with site.reopen() as again:
         say(restarted=(await again.present(text)).code, good=(await again.present(again.token())).code)
     return say(pulses=site.pulses)
+
+
+@_job
+async def filling_disk(say: Say, folder: str, copy: str) -> None:
+    """A file system of 40 MiB that fills up: to what refusals may not use, then entirely. The tests' side, which cannot
+    see it, gets a copy of the journal.
+    """
+    if (reason := _private_mounts()) or (reason := _mount("-t", "tmpfs", "-o", "size=40m", "tmpfs", folder)):
+        return say(skip=reason)
+    site = _site(folder)
+    async with site:
+        wrong = [site.carrier.token("A" * 22) for _ in range(2)]
+        for text, free in zip(wrong, (journal.RESERVE + 2**20, journal.RESERVE - 4096), strict=True):
+            _fill(Path(folder), leaving=free)
+            await asyncio.sleep(journal.LOOK_EVERY)
+            say(code=(await site.present(text)).code)
+            await site.controller.recorded()
+        text = site.token()
+        say(at_reserve=(await site.present(text)).code)
+        say(by_hand=(await site.controller.by_hand.open(site.door.id, USER)).code)
+        await site.told(EventName.DOOR_RELEASED, 2)
+        say(sequences=[(event.outcome, event.sequence) for event in site.events])
+        site.events.clear()
+        text = site.token()
+        _fill(Path(folder), leaving=0)
+        say(full=(await site.present(text)).code, failed=site.journal.failed)
+        say(user=(await site.controller.by_hand.open(site.door.id, USER)).code)
+        say(administrator=(await site.controller.by_hand.open(site.door.id, ADMINISTRATOR)).code)
+    say(unrecorded=[(event.outcome, event.sequence) for event in site.events], pulses=site.pulses)
+    _copy(Path(folder), Path(copy))
+    return None
+
+
+def _copy(folder: Path, copy: Path) -> None:
+    for part in folder.glob("journal.db*"):
+        (copy / part.name).write_bytes(part.read_bytes())
+
+
+def _fill(folder: Path, *, leaving: int) -> None:
+    """Write a file until no more than so many bytes of the file system are left."""
+    disk = os.statvfs(folder)
+    with (folder / "filler").open("ab", buffering=0) as filler:
+        missing = disk.f_bavail * disk.f_frsize - leaving
+        while missing > 0:
+            missing -= filler.write(bytes(min(missing, 2**20)))
 
 
 @_job

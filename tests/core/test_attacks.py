@@ -15,7 +15,9 @@ import json
 import sqlite3
 import sys
 import threading
+import time as clocks
 import tracemalloc
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, time
 from zoneinfo import ZoneInfo
@@ -23,6 +25,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+from tests.core.test_audit import verify
 from tests.simulated import (
     ABSENT,
     ISSUED_AT,
@@ -37,11 +40,11 @@ from tests.simulated import (
     signing_key,
     some_doors,
 )
-from vestibule_core import b64url, intake, keys, policy, token
+from vestibule_core import b64url, intake, keys, policy, telling, token
 from vestibule_core.errors import KeySetInvalid, Refused
 from vestibule_core.hours import Day, Hours
 from vestibule_core.keys import Alg, KeyStatus, import_jwk_set
-from vestibule_core.model import Actor, Code, DoorMode, EventName, Limit, Principal, Sense, Sensor
+from vestibule_core.model import Actor, Code, DoorMode, EventName, Limit, Principal, Sense, Sensor, read_clock
 
 ANN = Actor(user_id="ann-1", name="Ann", is_admin=True)
 
@@ -70,8 +73,10 @@ class Attack:
         assert sorted(
             leaf.says["code"] for leaf in self.site.leaves() if leaf.says["kind"] == "access_denied"
         ) == sorted(self._signed)
+        if not self.site.journal.failed:
+            assert summed_up(self.site) == self.site.controller.counters
         if self.pulses == 0 and not self._signed:
-            assert self.site.leaves() == []
+            assert {leaf.says["kind"] for leaf in self.site.leaves()} <= {"refusals_counted"}
             assert b"driver-4711" not in self.site.all_bytes()
 
     @property
@@ -82,7 +87,7 @@ class Attack:
         return self.site.challenge()
 
     async def unsigned(self, text, code):
-        """Refused in steps 1 to 4: counted, and nothing else."""
+        """Refused in steps 1 to 4: counted, and nothing else but its share in a summary."""
         counted = self.site.controller.counters[code]
         assert (await self.site.present(text)).code is code
         assert self.site.controller.counters[code] == counted + 1
@@ -95,6 +100,12 @@ class Attack:
     async def opens(self, text):
         assert (await self.site.present(text)).code is Code.GRANTED
         self.pulses += 1
+
+
+def summed_up(site):
+    """Return what the summaries in a journal count by code: all that is there of what failed in steps 1 to 4."""
+    rows = site.rows("SELECT json FROM leaf JOIN person USING(seq) WHERE bytes ->> '$.kind' = 'refusals_counted'")
+    return sum((Counter(json.loads(row)["counts"]) for (row,) in rows), Counter())
 
 
 @pytest.fixture
@@ -552,7 +563,7 @@ async def test_row_27_a_flood_of_bad_tokens_then_the_good_one(tmp_path, tokens):
     """
     async with Site(tmp_path / "journal.db") as site:
         good, bad = site.token(), bad_tokens(site)
-        flood = intake.Intake()
+        flood, began = intake.Intake(), clocks.monotonic()
 
         async def present(texts):
             for text in texts:
@@ -568,8 +579,9 @@ async def test_row_27_a_flood_of_bad_tokens_then_the_good_one(tmp_path, tokens):
         tracemalloc.stop()
         assert after - before < 64 * 1024, "memory is flat"
         assert [site.controller.counters[code] for code in MEANS_OF_REFUSAL] == [tokens // 4] * 4
-        assert site.events == []
-        assert site.journal.sequence == 0
+        minutes = (clocks.monotonic() - began) / telling.SUMMARY_AFTER
+        assert {event.outcome for event in site.events} <= {EventName.REFUSALS_COUNTED}
+        assert site.journal.sequence <= minutes
         # A host asks the intake first. The source of the flood has to wait; another has not.
         for text in itertools.islice(bad, 100):
             if flood.admit(site.carrier.issuer, "the flood", site.clock().boot) is None:
@@ -577,7 +589,42 @@ async def test_row_27_a_flood_of_bad_tokens_then_the_good_one(tmp_path, tokens):
         assert flood.admit(site.carrier.issuer, "the flood", site.clock().boot) is Code.RATE_LIMITED
         assert flood.admit(site.carrier.issuer, "the carrier", site.clock().boot) is None
         assert (await site.present(good)).granted
-    assert [leaf.says["kind"] for leaf in site.leaves()] == ["access_granted", "door_released"]
+    kinds = [leaf.says["kind"] for leaf in site.leaves()]
+    assert [kind for kind in kinds if kind != "refusals_counted"] == ["access_granted", "door_released"]
+    assert summed_up(site) == site.controller.counters
+
+
+async def test_row_27_100_000_forgeries_leave_one_entry_for_each_minute(tmp_path, monkeypatch):
+    """And memory is flat: of a minute that is over nothing is left. A minute is a quarter of a second here."""
+    monkeypatch.setattr(telling, "SUMMARY_AFTER", 0.25)
+    async with Site(tmp_path / "journal.db") as site:
+        bad, began = bad_tokens(site), clocks.monotonic()
+
+        async def present(number):
+            for text in itertools.islice(bad, number):
+                await site.controller.present(text, site.carrier.principal)
+
+        async def flood(number):
+            for _ in range(number // 500):
+                await present(500)
+                await asyncio.sleep(0)  # so that timers run, as between requests
+
+        await flood(70_000)
+        tracemalloc.start()
+        await flood(10_000)
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        await flood(20_000)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert after - before < 64 * 1024
+        minutes = (clocks.monotonic() - began) / 0.25
+        assert 1 <= len(site.events) <= minutes
+    assert {event.outcome for event in site.events} == {EventName.REFUSALS_COUNTED}
+    assert sum(event.count for event in site.events) == 100_000
+    assert [leaf.says["door"] for leaf in site.leaves()] == [None] * len(site.events)
+    assert summed_up(site) == site.controller.counters
 
 
 async def test_row_28_a_flood_of_challenge_requests(tmp_path):
@@ -672,6 +719,23 @@ async def test_row_30_a_clock_that_steps_while_a_token_waits(tmp_path):
         assert (await site.present(text)).code is Code.CLOCK_UNTRUSTED
         assert site.pulses == 0
     assert site.spent() == []
+
+
+async def test_row_31_suspended_for_10_minutes_with_an_open_challenge(tmp_path, monkeypatch):
+    """Suspend for 10 minutes with an open challenge: NONCE_EXPIRED (boot time, not monotonic)."""
+    asleep, wall, clock_of = 0.0, clocks.time, clocks.clock_gettime
+    # A suspended machine: its monotonic clock has stood still, boot time and wall clock have gone on.
+    monkeypatch.setattr(clocks, "time", lambda: wall() + asleep)
+    monkeypatch.setattr(
+        clocks, "clock_gettime", lambda which: clock_of(which) + (asleep if which == clocks.CLOCK_BOOTTIME else 0)
+    )
+    async with Attack(tmp_path, clock=read_clock) as attack:
+        slept_through, monotonic = attack.site.token(), clocks.monotonic()
+        await attack.opens(attack.site.token())
+        asleep = 600.0
+        await attack.signed(slept_through, Code.NONCE_EXPIRED)
+        assert clocks.monotonic() - monotonic < 60, "by that clock the challenge would still be good"
+        await attack.opens(attack.site.token())
 
 
 async def test_row_32_restored_from_a_backup(tmp_path):
@@ -783,6 +847,39 @@ def test_row_34_disk_full(tmp_path, processes):
     assert (report["failed"], report["after"]) == (True, "STORE_FAILED")
     assert report["restarted"] in {"NONCE_UNKNOWN", "ALREADY_SPENT"}
     assert (report["good"], report["pulses"]) == ("GRANTED", 1)
+
+
+def test_row_34_a_disk_that_fills_up(tmp_path, processes):
+    """32 MiB before the end refusals are not written any more, but whoever may enter still does; at the end nobody
+    does but an administrator by hand, unrecorded. What was written holds.
+    """
+    disk, copy = tmp_path / "disk", tmp_path / "copy"
+    disk.mkdir()
+    copy.mkdir()
+    report = processes.run("filling_disk", folder=disk, copy=copy)
+    if report.all("skip"):
+        pytest.skip(report["skip"])
+    assert report.all("code") == ["NONCE_UNKNOWN"] * 2
+    assert (report["at_reserve"], report["by_hand"]) == ("GRANTED", "GRANTED")
+    assert report["sequences"] == [
+        ["access_denied", 1],
+        ["access_denied", None],
+        ["access_granted", 2],
+        ["door_released", 3],
+        ["access_granted", 4],
+        ["door_released", 5],
+    ]
+    assert (report["full"], report["failed"]) == ("STORE_FAILED", True)
+    assert (report["user"], report["administrator"], report["pulses"]) == ("STORE_FAILED", "GRANTED", 3)
+    assert report["unrecorded"] == [
+        ["access_denied", None],
+        ["access_denied", None],
+        ["access_granted", None],
+        ["door_released", None],
+        ["refusals_counted", None],
+    ]
+    verdict = verify(copy / "journal.db")
+    assert (verdict.holds, verdict.entries) == (True, 5)
 
 
 def test_row_34_read_only_file_system(tmp_path, processes):
@@ -1167,7 +1264,7 @@ async def test_row_77_forged_token_with_a_real_drivers_name(tmp_path, caplog):
             text = forge(header, claims, stranger)
             assert not (await attack.site.controller.present(text, Principal())).granted
         assert attack.site.events == []
-    assert attack.site.leaves() == []
+    assert [leaf.says["kind"] for leaf in attack.site.leaves()] == ["refusals_counted"]
     assert b"-real" not in attack.site.all_bytes()
     assert "-real" not in caplog.text
 

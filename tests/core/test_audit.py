@@ -8,9 +8,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.simulated import IDENTITY, open_journal, some_doors
+from vestibule_core import audit as auditing
 from vestibule_core.audit import Audit, Failure
 from vestibule_core.erasure import Due, Subject
-from vestibule_core.evidence import Gap, PersonPart, SignedSize, read_header, read_run
+from vestibule_core.evidence import PersonPart, SignedSize, read_header, read_run
 from vestibule_core.merkle import Tree
 from vestibule_core.model import AccessEvent, EventName
 from vestibule_core.note import Checkpoint, SignerKey, open_note
@@ -36,15 +37,15 @@ async def path(tmp_path):
 def verify(path, *, keys=(KEY,), kept=None, most=3):
     db = sqlite3.connect(path)
     try:
-        audit = Audit(read_header(db), keys=keys, kept=kept)
-        after = audit._dropped
-        try:
+        header = read_header(db)
+
+        def runs():
+            after = header.base.size
             while (run := read_run(db, after, most=most)) is not None:
-                audit.take(run)
+                yield run
                 after = run.last
-        except Gap as gap:
-            audit.fail_after(gap.after, str(gap))
-        return audit.verdict()
+
+        return auditing.verify(header, runs(), keys=keys, kept=kept)
     finally:
         db.close()
 

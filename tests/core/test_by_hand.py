@@ -15,7 +15,7 @@ from tests.simulated import Moment, SimulatedStrike, Site, refusals, some_doors
 from vestibule_core import door as door_module
 from vestibule_core import door_task, pin
 from vestibule_core.bucket import Buckets
-from vestibule_core.door import GRACE, ON_ITS_WAY, Alarm, Lock, LockdownBegun, ModeChosen
+from vestibule_core.door import GRACE, ON_ITS_WAY, Alarm, Lock, LockdownBegun, ModeChosen, Opener
 from vestibule_core.manual import PIN_AGAIN, PIN_TRIES
 from vestibule_core.model import Actor, Code, DoorMode, EventName, ManualRule, Means, RelockOn, Sense, Sensor
 from vestibule_core.pin import Pin
@@ -134,12 +134,12 @@ async def test_a_blocked_door_lets_nobody_in_also_after_a_restart(tmp_path):
 async def test_a_door_that_is_held_open_grants_tokens_without_a_pulse(tmp_path):
     async with Site(tmp_path / "journal.db", device_timed=False) as site:
         assert (await mode(site, UNLOCKED)).granted
-        assert (site.state.mode, site.state.lock, site.state.by) == (UNLOCKED, Lock.ACCESSED, "Ann")
+        assert (site.state.mode, site.state.lock, site.state.by) == (UNLOCKED, Lock.ACCESSED, Opener("Ann", "ann-1"))
         assert (site.strike.holds, site.strike.bolt) == (1, Reading.RELEASED)
         text = site.token()
         assert (await site.present(text)).granted
         assert (await site.present(text)).code is Code.ALREADY_SPENT
-        assert site.state.by == "Parcels"
+        assert site.state.by == Opener("Parcels")
         assert (await by_hand(site, BOB)).granted
         assert site.strike.pulses == []
         assert (await mode(site, NORMAL, BOB)).granted
@@ -233,8 +233,8 @@ async def test_nobody_hides_anothers_wrong_pins_behind_refusals_of_their_own(tmp
             assert (await site.controller.by_hand.open(site.door.id, BOB)).code is Code.PIN_MISSING
         for _ in range(3):
             assert (await site.controller.by_hand.open(site.door.id, ROBOT, pin="0000")).code is Code.PIN_WRONG
-    kinds = Counter(leaf.says["code"] for leaf in site.leaves())
-    assert kinds == {"PIN_MISSING": 60, "PIN_WRONG": 3}
+    refused = Counter(leaf.says["code"] for leaf in site.leaves() if leaf.says["kind"] == "access_denied")
+    assert refused == {"PIN_MISSING": 60, "PIN_WRONG": 3}
 
 
 async def test_a_hold_that_the_end_of_the_program_ends_is_told(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.simulated import Carrier, Clock, Moment, SimulatedStrike, Site, refusals, some_doors
 from vestibule_core import door_task, history, policy
-from vestibule_core.door import Lock
+from vestibule_core.door import Lock, Opener
 from vestibule_core.errors import Refused
 from vestibule_core.model import Actor, Code, EventName, Limit, Means, issuer
 from vestibule_core.strike import Reading
@@ -55,7 +55,7 @@ async def test_an_unlock_is_decided_recorded_released_and_settled(site):
     )  # fmt: skip
     assert site.strike.pulses[0].seconds == site.door.access_time, "the door's time, and never a token's"
     assert site.controller.state(site.door.id).lock is Lock.ACCESSED
-    assert site.controller.state(site.door.id).by == "Parcels"
+    assert site.controller.state(site.door.id).by == Opener("Parcels")
 
 
 async def test_the_spend_is_durable_before_the_strike_is_told(tmp_path):
@@ -342,7 +342,7 @@ async def test_a_person_opens_by_hand_and_is_recorded(tmp_path):
         assert (await site.controller.by_hand.open(site.door.id, BOB)).granted
         await site.told(EventName.DOOR_RELEASED)
         assert [event.means for event in site.events] == [Means.MANUAL, Means.MANUAL]
-        assert site.controller.state(site.door.id).by == "Bob"
+        assert site.controller.state(site.door.id).by == Opener("Bob", "bob-2")
     assert site.rows("SELECT json FROM person") == [('{"user":"Bob","user_id":"bob-2"}',)]
     assert all(b"Bob" not in leaf.raw for leaf in site.leaves())
 

@@ -28,7 +28,9 @@ from vestibule_core.door import (
     NotReleased,
     NotSecured,
     Observed,
+    Opener,
     Passage,
+    PersonForgotten,
     Record,
     Released,
     Secured,
@@ -56,6 +58,7 @@ INACTIVE, ACTIVE, NO_WORD, FAULT = Sense
 CONTACT, REX, TAMPER, MONITOR = Sensor
 RELEASE, HOLD, SECURE, OBSERVE = Effect
 S = DoorState
+ANN, BOB, PARCELS = Opener("Ann", "ann-1"), Opener("Bob", "bob-2"), Opener("Parcels")
 
 
 def strike(**can):
@@ -109,7 +112,7 @@ def check(timing, state, event, after, effects):
 
 AT_REST = {
     NORMAL: S(LOCKED, **CLOSED),
-    UNLOCKED: S(ACCESSED, mode=UNLOCKED, securing=True, released=True, by="Ann", **CLOSED),
+    UNLOCKED: S(ACCESSED, mode=UNLOCKED, securing=True, released=True, by=ANN, **CLOSED),
     BLOCKED: S(LOCKED, mode=BLOCKED, **CLOSED),
     LOCKED_DOWN: S(LOCKED, mode=LOCKED_DOWN, **CLOSED),
 }
@@ -135,11 +138,11 @@ def same(outcome):
 FORCED_NOW = Does(FORCED, contact=ACTIVE, alarm=Alarm.FORCED_OPEN, open_too_long_at=TOO_LONG_AT)
 LEFT_OPEN = Does(SECURE, securing=True, released=True)
 BY_A_KEY = Does(ELSEWHERE, lock=ACCESSED)
-HOLDS = Does(HOLD, mode=UNLOCKED, releasing=True, told_at=NOW, granted_to="Bob")
+HOLDS = Does(HOLD, mode=UNLOCKED, releasing=True, told_at=NOW, granted_to=BOB)
 
 PAIRS = [
     # input, (what it does in: normal, unlocked, blocked, locked down), sentence
-    (Grant("Bob"), (Does(RELEASE, releasing=True, told_at=NOW, granted_to="Bob"), Does(by="Bob"), NOTHING, NOTHING),
+    (Grant(BOB), (Does(RELEASE, releasing=True, told_at=NOW, granted_to=BOB), Does(by=BOB), NOTHING, NOTHING),
      "a grant releases a normal door, finds an unlocked one open, and moves nothing at one that is shut"),
     (Released(), same(NOTHING), "nobody told the strike to release"),
     (NotReleased(), same(NOTHING), "nobody told the strike to release"),
@@ -158,13 +161,13 @@ PAIRS = [
     (LeftOpen(), (LEFT_OPEN, NOTHING, LEFT_OPEN, LEFT_OPEN),
      "a release of before a crash is ended at start, in whatever mode the door begins; none begins held open"),
     (Elapsed(), same(NOTHING), "nothing is due"),
-    (ModeChosen(NORMAL, "Bob"), (NOTHING, Does(SECURE, mode=NORMAL), Does(mode=NORMAL), NOTHING),
+    (ModeChosen(NORMAL, BOB), (NOTHING, Does(SECURE, mode=NORMAL), Does(mode=NORMAL), NOTHING),
      "normal ends a hold and a block, and no lockdown"),
-    (ModeChosen(UNLOCKED, "Bob"), (HOLDS, NOTHING, NOTHING, NOTHING),
+    (ModeChosen(UNLOCKED, BOB), (HOLDS, NOTHING, NOTHING, NOTHING),
      "unlocked holds a normal door, no blocked one in the same step, and none in a lockdown"),
-    (ModeChosen(BLOCKED, "Bob"), (Does(mode=BLOCKED), Does(SECURE, mode=BLOCKED), NOTHING, NOTHING),
+    (ModeChosen(BLOCKED, BOB), (Does(mode=BLOCKED), Does(SECURE, mode=BLOCKED), NOTHING, NOTHING),
      "blocked ends what is held open; a lockdown takes no other mode"),
-    (ModeChosen(LOCKED_DOWN, "Bob"), same(NOTHING), "a lockdown is the building's and cannot be chosen for one door"),
+    (ModeChosen(LOCKED_DOWN, BOB), same(NOTHING), "a lockdown is the building's and cannot be chosen for one door"),
     (LockdownBegun(),
      (Does(mode=LOCKED_DOWN), Does(SECURE, mode=LOCKED_DOWN), Does(mode=LOCKED_DOWN, after_lockdown=BLOCKED), NOTHING),
      "a lockdown shuts every door, and remembers those that were blocked"),
@@ -172,6 +175,8 @@ PAIRS = [
     (DeliveriesChosen(True), same(NOTHING), "it takes deliveries already"),
     (DeliveriesChosen(False), same(Does(accepts_deliveries=False)), "deliveries are another matter than modes"),
     (TamperCleared(), same(NOTHING), "nobody has opened the enclosure"),
+    (PersonForgotten("ann-1"), (NOTHING, Does(by=None), NOTHING, NOTHING),
+     "who held the door open is not named any more; it stays open"),
     (StrikeReplaced(),
      (Does(lock=UNKNOWN), Does(BACK_TO_NORMAL, lock=UNKNOWN, mode=NORMAL, securing=False, released=False),
       Does(lock=UNKNOWN), Does(lock=UNKNOWN)),
@@ -213,11 +218,12 @@ def test_no_pair_has_been_forgotten():
     events = {row[0] for row in PAIRS}
     assert len(events) == len(PAIRS)
     assert events == {
-        Grant("Bob"), Released(), NotReleased(), Unresolved(), NotSecured(), LeftOpen(), Elapsed(), LockdownBegun(),
+        Grant(BOB), Released(), NotReleased(), Unresolved(), NotSecured(), LeftOpen(), Elapsed(), LockdownBegun(),
         LockdownLifted(), TamperCleared(), StrikeReplaced(), SetUpChanged(),
+        PersonForgotten("ann-1"),
         *(Secured(reading) for reading in values[Reading]),
         *(Observed(reading) for reading in values[Reading]),
-        *(ModeChosen(mode, "Bob") for mode in values[DoorMode]),
+        *(ModeChosen(mode, BOB) for mode in values[DoorMode]),
         *(DeliveriesChosen(accepted) for accepted in values[bool]),
         *(Sensed(sensor, sense) for sensor in Sensor for sense in Sense),
     }  # fmt: skip
@@ -249,25 +255,41 @@ def test_a_door_that_has_not_been_heard_of_is_unknown():
     assert S().mode is NORMAL
 
 
+A_PERSON_IS_DELETED = [
+    (DEVICE, S(LOCKED, by=ANN), PersonForgotten("ann-1"), S(LOCKED), [], "who was let in last is named no more"),
+    (DEVICE, S(LOCKED, by=BOB), PersonForgotten("ann-1"), S(LOCKED, by=BOB), [], "another person still is"),
+    (DEVICE, S(LOCKED, by=replace(BOB, name="Ann")), PersonForgotten("ann-1"), S(LOCKED, by=replace(BOB, name="Ann")),
+     [], "another one of the same name still is"),
+    (DEVICE, S(LOCKED, by=PARCELS), PersonForgotten("ann-1"), S(LOCKED, by=PARCELS), [], "a carrier is no person"),
+    (DEVICE, S(LOCKED, releasing=True, told_at=NOW, granted_to=ANN, by=ANN), PersonForgotten("ann-1"),
+     S(LOCKED, releasing=True, told_at=NOW), [], "a release that is under way goes on, and is nobody's"),
+]  # fmt: skip
+
+
+@specified_by(A_PERSON_IS_DELETED)
+def test_a_person_is_deleted(timing, state, event, after, effects, sentence):
+    check(timing, state, event, after, effects)
+
+
 # ---- an access ------------------------------------------------------------------------------------------------------
 
 AN_ACCESS = [
     # timing, state, input, next state, effects, sentence
-    (DEVICE, S(), Grant("Parcels"), S(releasing=True, told_at=NOW, granted_to="Parcels"), [RELEASE],
+    (DEVICE, S(), Grant(PARCELS), S(releasing=True, told_at=NOW, granted_to=PARCELS), [RELEASE],
      "a grant tells the strike to release"),
-    (DEVICE, S(LOCKED, by="Ann"), Grant("Bob"),
-     S(LOCKED, releasing=True, told_at=NOW, granted_to="Bob", by="Ann"), [RELEASE],
+    (DEVICE, S(LOCKED, by=ANN), Grant(BOB),
+     S(LOCKED, releasing=True, told_at=NOW, granted_to=BOB, by=ANN), [RELEASE],
      "who was let in last is who was, until the strike has answered"),
-    (DEVICE, S(LOCKED, releasing=True, granted_to=None, by="Ann"), Released(),
+    (DEVICE, S(LOCKED, releasing=True, granted_to=None, by=ANN), Released(),
      S(ACCESSED, deadline=OVER, released=True), [],
      "who is let in now replaces who was let in last, an automation without a name too"),
-    (DEVICE, S(LOCKED, releasing=True, granted_to="Bob", by="Ann"), NotReleased(), S(LOCKED, by="Ann"), [],
+    (DEVICE, S(LOCKED, releasing=True, granted_to=BOB, by=ANN), NotReleased(), S(LOCKED, by=ANN), [],
      "who was not let in does not"),
-    (DEVICE, S(LOCKED, releasing=True, granted_to="Bob", by="Ann"), Unresolved(),
-     S(UNKNOWN, deadline=OVER, unanswered=True, by="Bob"), [],
+    (DEVICE, S(LOCKED, releasing=True, granted_to=BOB, by=ANN), Unresolved(),
+     S(UNKNOWN, deadline=OVER, unanswered=True, by=BOB), [],
      "who may have been let in does"),
-    (OURS, S(ACCESSED, deadline=FUTURE, securing=True, by="Ann"), Grant("Bob"),
-     S(ACCESSED, releasing=True, deadline=FUTURE, securing=True, told_at=NOW, granted_to="Bob", by="Ann"), [RELEASE],
+    (OURS, S(ACCESSED, deadline=FUTURE, securing=True, by=ANN), Grant(BOB),
+     S(ACCESSED, releasing=True, deadline=FUTURE, securing=True, told_at=NOW, granted_to=BOB, by=ANN), [RELEASE],
      "a grant during a release releases again, and what has to be ended stays to be ended"),
     (DEVICE, S(LOCKED, releasing=True), Released(), S(ACCESSED, deadline=OVER, released=True), [],
      "a confirmed release is an access until the device's time is over"),
@@ -296,8 +318,8 @@ AN_ACCESS = [
     (OURS, S(UNKNOWN, releasing=True, unanswered=True), Released(),
      S(ACCESSED, deadline=OVER, securing=True, released=True), [],
      "a release that is answered makes up for one that was not"),
-    (DEVICE, S(ACCESSED, deadline=FUTURE, released=True, by="Ann", releasing=True, granted_to="Bob"), Unresolved(),
-     S(UNKNOWN, deadline=OVER, unanswered=True, released=True, by="Bob"), [],
+    (DEVICE, S(ACCESSED, deadline=FUTURE, released=True, by=ANN, releasing=True, granted_to=BOB), Unresolved(),
+     S(UNKNOWN, deadline=OVER, unanswered=True, released=True, by=BOB), [],
      "a second release without an answer leaves the first one to be told of as over"),
     (DEVICE, S(ACCESSED, releasing=True), Unresolved(), S(UNKNOWN, deadline=OVER, unanswered=True, released=True), [],
      "where it was released before, to see it released later will prove nothing"),
@@ -319,8 +341,8 @@ AN_ACCESS = [
     (WITH_CONTACT, S(LOCKED, contact=INACTIVE, releasing=True), NotReleased(),
      S(LOCKED, contact=INACTIVE, securing=True), [SECURE],
      "nobody goes through a door that was not released"),
-    (WATCHED, S(LOCKED, accepts_deliveries=False, tampered=True), Grant("Ann"),
-     S(LOCKED, accepts_deliveries=False, tampered=True, releasing=True, told_at=NOW, granted_to="Ann"), [RELEASE],
+    (WATCHED, S(LOCKED, accepts_deliveries=False, tampered=True), Grant(ANN),
+     S(LOCKED, accepts_deliveries=False, tampered=True, releasing=True, told_at=NOW, granted_to=ANN), [RELEASE],
      "deliveries and tampering are for the policy to judge: who opens by hand is let in all the same"),
 ]  # fmt: skip
 
@@ -402,7 +424,7 @@ def test_the_end_of_a_release(timing, state, event, after, effects, sentence):
 # ---- what the strike reports by itself ------------------------------------------------------------------------------
 
 REPORTS = [
-    (DEVICE, S(LOCKED, by="Ann"), Observed(Reading.RELEASED), S(ACCESSED), [ELSEWHERE],
+    (DEVICE, S(LOCKED, by=ANN), Observed(Reading.RELEASED), S(ACCESSED), [ELSEWHERE],
      "nobody is named for what something else released"),
     (DEVICE, S(LOCKED), Observed(Reading.RELEASED), S(ACCESSED), [ELSEWHERE],
      "somebody else released it"),
@@ -412,13 +434,13 @@ REPORTS = [
      "and told of once"),
     (OURS, S(ACCESSED), Observed(Reading.SECURED), S(LOCKED), [],
      "that it is over is nobody's access"),
-    (OURS, S(UNKNOWN, by="Ann"), Observed(Reading.RELEASED), S(ACCESSED), [],
+    (OURS, S(UNKNOWN, by=ANN), Observed(Reading.RELEASED), S(ACCESSED), [],
      "one that is found released at start is not said to have been moved: nobody knows since when"),
-    (DEVICE, S(LOCKED, releasing=True, granted_to="Bob", by="Ann"), Observed(Reading.RELEASED),
-     S(ACCESSED, releasing=True, granted_to="Bob", by="Ann", released=True), [],
+    (DEVICE, S(LOCKED, releasing=True, granted_to=BOB, by=ANN), Observed(Reading.RELEASED),
+     S(ACCESSED, releasing=True, granted_to=BOB, by=ANN, released=True), [],
      "a strike that moves while it is told to was not moved by something else"),
-    (DEVICE, S(UNKNOWN, deadline=FUTURE, by="Bob", unanswered=True), Observed(Reading.RELEASED),
-     S(ACCESSED, deadline=FUTURE, by="Bob", released=True), [],
+    (DEVICE, S(UNKNOWN, deadline=FUTURE, by=BOB, unanswered=True), Observed(Reading.RELEASED),
+     S(ACCESSED, deadline=FUTURE, by=BOB, released=True), [],
      "a late report within the access time belongs to the access"),
     (OURS, S(UNKNOWN, deadline=FUTURE, securing=True, unanswered=True, released=True), Observed(Reading.RELEASED),
      S(ACCESSED, deadline=FUTURE, securing=True, unanswered=True, released=True), [],
@@ -469,20 +491,20 @@ def test_what_the_strike_reports_by_itself(timing, state, event, after, effects,
 
 MODES = [
     (OURS, S(ACCESSED, deadline=FUTURE, securing=True, released=True, passage=Passage(FUTURE, True)),
-     ModeChosen(UNLOCKED, "Ann"),
-     S(ACCESSED, mode=UNLOCKED, releasing=True, told_at=NOW, granted_to="Ann", deadline=FUTURE, securing=True,
+     ModeChosen(UNLOCKED, ANN),
+     S(ACCESSED, mode=UNLOCKED, releasing=True, told_at=NOW, granted_to=ANN, deadline=FUTURE, securing=True,
        released=True), [HOLD],
      "a door that is held open during an access is nobody's access any more"),
-    (OURS, S(LOCKED, mode=UNLOCKED, releasing=True, told_at=NOW, granted_to="Ann"), Released(),
-     S(ACCESSED, mode=UNLOCKED, securing=True, released=True, by="Ann"), [],
+    (OURS, S(LOCKED, mode=UNLOCKED, releasing=True, told_at=NOW, granted_to=ANN), Released(),
+     S(ACCESSED, mode=UNLOCKED, securing=True, released=True, by=ANN), [],
      "a confirmed hold has no deadline, and is ours to end"),
-    (DEVICE_THAT_HOLDS, S(LOCKED, mode=UNLOCKED, releasing=True, told_at=NOW, granted_to="Ann"), Released(),
-     S(ACCESSED, mode=UNLOCKED, securing=True, released=True, by="Ann"), [],
+    (DEVICE_THAT_HOLDS, S(LOCKED, mode=UNLOCKED, releasing=True, told_at=NOW, granted_to=ANN), Released(),
+     S(ACCESSED, mode=UNLOCKED, securing=True, released=True, by=ANN), [],
      "also on a device that times its accesses"),
-    (OURS, S(LOCKED, mode=UNLOCKED, releasing=True, told_at=NOW, granted_to="Ann", by="Bob"), NotReleased(),
-     S(LOCKED, securing=True, by="Bob"), [BACK_TO_NORMAL, SECURE],
+    (OURS, S(LOCKED, mode=UNLOCKED, releasing=True, told_at=NOW, granted_to=ANN, by=BOB), NotReleased(),
+     S(LOCKED, securing=True, by=BOB), [BACK_TO_NORMAL, SECURE],
      "a hold that was refused is no hold, and is put back all the same"),
-    (OURS, S(LOCKED, mode=UNLOCKED, releasing=True, told_at=NOW, granted_to="Ann"), Unresolved(),
+    (OURS, S(LOCKED, mode=UNLOCKED, releasing=True, told_at=NOW, granted_to=ANN), Unresolved(),
      S(UNKNOWN, securing=True, unanswered=True), [BACK_TO_NORMAL, SECURE],
      "nor is one without an answer"),
     (OURS, S(ACCESSED, mode=UNLOCKED, releasing=True, deadline=FUTURE, securing=True, released=True), NotReleased(),
@@ -755,12 +777,12 @@ def test_an_enclosure_that_was_opened(timing, state, event, after, effects, sent
 # ---- a door that becomes another ------------------------------------------------------------------------------------
 
 BECOMING = [
-    (OURS, S(**RUNNING, by="Ann", unanswered=True, passage=LET_IN), StrikeReplaced(), S(UNKNOWN, by="Ann"), [],
+    (OURS, S(**RUNNING, by=ANN, unanswered=True, passage=LET_IN), StrikeReplaced(), S(UNKNOWN, by=ANN), [],
      "a new strike has nothing to end: the old one is put back by itself"),
-    (OURS, S(LOCKED, releasing=True, told_at=NOW, granted_to="Ann"), StrikeReplaced(), S(UNKNOWN), [],
+    (OURS, S(LOCKED, releasing=True, told_at=NOW, granted_to=ANN), StrikeReplaced(), S(UNKNOWN), [],
      "nor an answer to give"),
     (WATCHED, replace(AT_REST[UNLOCKED], **OPEN), StrikeReplaced(),
-     S(UNKNOWN, by="Ann", open_too_long_at=TOO_LONG_AT, **OPEN), [BACK_TO_NORMAL],
+     S(UNKNOWN, by=ANN, open_too_long_at=TOO_LONG_AT, **OPEN), [BACK_TO_NORMAL],
      "a door that stands open when its hold ends is watched from then on"),
     (WATCHED, S(LOCKED, mode=LOCKED_DOWN, after_lockdown=BLOCKED, tampered=True, accepts_deliveries=False, **OPEN),
      StrikeReplaced(),
@@ -840,7 +862,7 @@ def test_what_is_due_at_once_comes_one_after_the_other():
 
 # ---- whatever happens, in whatever order ----------------------------------------------------------------------------
 
-NAMES = st.none() | st.just("Parcels")
+NAMES = st.none() | st.sampled_from([ANN, PARCELS])
 TIMES = st.none() | st.floats(0, 2000)
 SENSES = st.sampled_from(Sense)
 STATES = st.builds(
@@ -850,6 +872,7 @@ STATES = st.builds(
     deadline=TIMES,
     securing=st.booleans(),
     granted_to=NAMES,
+    by=NAMES,
     unanswered=st.booleans(),
     released=st.booleans(),
     mode=st.sampled_from(DoorMode),
@@ -874,6 +897,7 @@ FROM_OUTSIDE = st.one_of(
     st.just(Elapsed()),
     st.builds(ModeChosen, st.sampled_from(DoorMode), NAMES),
     st.sampled_from([LockdownBegun(), LockdownLifted(), TamperCleared(), StrikeReplaced(), SetUpChanged()]),
+    st.builds(PersonForgotten, st.sampled_from(["ann-1", "bob-2"])),
     st.builds(DeliveriesChosen, st.booleans()),
     st.builds(Sensed, st.sampled_from(Sensor), SENSES),
 )
@@ -1030,7 +1054,7 @@ def test_a_strike_that_reads_released_by_our_doing_is_put_back_when_its_time_is_
 @given(STEPS, SETUPS)
 def test_a_lockdown_releases_nothing_whatever_comes(steps, timing):
     begun = Run(timing)
-    begun.take(Grant("Ann"))
+    begun.take(Grant(ANN))
     begun.take(LockdownBegun())
     for run in runs(timing, [step for step in steps if step[0] != LockdownLifted()], begun.state):
         assert run.state.mode is LOCKED_DOWN
@@ -1111,7 +1135,7 @@ def test_nothing_confirmed_never_makes_a_door_locked(steps, timing):
 def test_a_release_that_we_time_always_ends_in_an_attempt_to_secure(steps, timing):
     """However it is disturbed: while it is ours to end, there is a deadline, and at the deadline it is secured."""
     state, now = S(), 0.0
-    for event, seconds in [(Grant("Ann"), 0.0), (Released(), 0.0), *steps]:
+    for event, seconds in [(Grant(ANN), 0.0), (Released(), 0.0), *steps]:
         now += seconds
         state, effects = advance(state, event, now, timing)
         if SECURE in effects:
@@ -1126,7 +1150,7 @@ def test_a_release_that_we_time_always_ends_in_an_attempt_to_secure(steps, timin
 @given(QUIET_STEPS, st.sampled_from([OURS, BLIND_OURS]))
 def test_only_a_confirmed_securing_relieves_us_of_a_release(steps, timing):
     state, now = S(), 0.0
-    for event, seconds in [(Grant("Ann"), 0.0), (Unresolved(), 0.0), *steps]:
+    for event, seconds in [(Grant(ANN), 0.0), (Unresolved(), 0.0), *steps]:
         now += seconds
         before = state
         state, _ = advance(state, event, now, timing)

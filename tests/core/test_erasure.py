@@ -1,6 +1,6 @@
 """What is taken out of the journal is gone from the disk, what stays is still proved, and what was spent stays spent.
 
-Row 69 of the protocol's table, as far as the journal's own files go.
+Row 69 of the protocol's table, as far as the core goes; tests/integration/test_erasure.py has the rest.
 """
 
 import asyncio
@@ -10,16 +10,18 @@ import sqlite3
 
 import pytest
 
-from tests.simulated import IDENTITY, open_journal, read_journal, some_doors
+from tests.simulated import IDENTITY, Moment, Site, open_journal, read_journal, some_doors
 from vestibule_core import erasure
+from vestibule_core.door import Lock
 from vestibule_core.erasure import DAY, Due, Subject
 from vestibule_core.errors import BackupRunning, Refused, StoreFailed
 from vestibule_core.evidence import read_base
 from vestibule_core.journal import COPIED, Spend, SpentState
 from vestibule_core.leaf import commitment
 from vestibule_core.merkle import Tree
-from vestibule_core.model import AccessEvent, Code, EventName, Means, issuer
+from vestibule_core.model import AccessEvent, Actor, Code, DoorMode, EventName, ManualRule, Means, issuer
 from vestibule_core.note import Checkpoint, open_note
+from vestibule_core.telling import REFUSALS_AN_HOUR
 
 ONE, OTHER = (door.id for door in some_doors(2))
 ISSUER = issuer("https://parcels.example")
@@ -136,6 +138,91 @@ async def test_many_are_deleted_step_by_step(journal, path, monkeypatch):
 
 def read_journal_rows(journal, sql):
     return journal._writer.db.execute(sql).fetchall()
+
+
+# ---- what a controller remembers besides ----
+
+ANN = Actor(user_id="ann-1", name="Ann", is_admin=True)
+BOB = Actor(user_id="bob-2", name="Bob", is_admin=False)
+
+
+@pytest.mark.parametrize("way", ["open", "hold"])
+async def test_a_person_who_is_deleted_is_not_named_by_a_door_any_more(tmp_path, way):
+    async with Site(tmp_path / "journal.db", doors=2, device_timed=False) as site:
+        one, other = site.doors
+        if way == "open":
+            assert (await site.controller.by_hand.open(one.id, ANN)).granted
+        else:
+            assert (await site.controller.by_hand.set_mode(one.id, DoorMode.UNLOCKED, ANN)).granted
+        assert (await site.controller.by_hand.open(other.id, BOB)).granted
+        named = [site.controller.state(door.id).by.name for door in site.doors]
+        assert await site.controller.delete_person(Subject("ann-1", None, None)) == 1
+        assert (named, site.controller.state(one.id).by, site.controller.state(other.id).by.name) == (
+            ["Ann", "Bob"], None, "Bob",
+        )  # fmt: skip
+        assert site.state.lock is Lock.ACCESSED, "the door goes on"
+        await site.controller.recorded()
+        assert b"Ann" not in site.all_bytes()
+        assert b"Bob" in site.all_bytes()
+
+
+async def test_a_person_who_is_deleted_while_the_strike_is_told_is_not_named_afterwards(tmp_path):
+    async with Site(tmp_path / "journal.db") as site:
+        told, go_on = asyncio.Event(), asyncio.Event()
+
+        async def hold():
+            told.set()
+            await go_on.wait()
+
+        site.strike.at(Moment.TOLD, hold)
+        opening = asyncio.create_task(site.controller.by_hand.open(site.door.id, ANN))
+        await told.wait()
+        assert site.state.granted_to is not None
+        deleting = asyncio.create_task(site.controller.delete_person(Subject("ann-1", None, None)))
+        await asyncio.sleep(0.05)
+        assert not deleting.done(), "it is not said to be done before it is"
+        go_on.set()
+        assert (await opening).granted
+        assert await deleting == 1
+        assert (site.state.by, site.state.lock) == (None, Lock.ACCESSED)
+        assert b"Ann" not in site.all_bytes()
+
+
+async def test_a_driver_who_is_deleted_was_never_named_and_the_carrier_still_is(tmp_path):
+    async with Site(tmp_path / "journal.db") as site:
+        text = site.token()
+        assert (await site.present(text)).granted
+        await site.controller.recorded()
+        assert b"driver-4711" in site.all_bytes()
+        assert await site.controller.delete_person(await site.journal.subject(1)) == 1
+        assert b"driver-4711" not in site.all_bytes()
+        assert site.state.by.name == "Parcels"
+        assert (await site.present(text)).code is Code.ALREADY_SPENT
+
+
+async def test_a_person_who_is_deleted_is_a_stranger_to_the_count_of_refusals(tmp_path):
+    async with Site(tmp_path / "journal.db", setup={"manual": ManualRule.ADMINISTRATORS}) as site:
+
+        async def refused(times):
+            for _ in range(times):
+                assert (await site.controller.by_hand.open(site.door.id, BOB)).code is Code.MANUAL_NOT_ALLOWED
+
+        await refused(REFUSALS_AN_HOUR + 1)
+        assert await site.controller.delete_person(Subject("bob-2", None, None)) == REFUSALS_AN_HOUR
+        await refused(1)
+        assert site.controller.counters == {Code.MANUAL_NOT_ALLOWED: 1}
+        await site.told(EventName.ACCESS_DENIED, REFUSALS_AN_HOUR + 1)
+
+
+async def test_while_a_backup_is_made_nobody_is_said_to_be_deleted(tmp_path):
+    async with Site(tmp_path / "journal.db") as site:
+        assert (await site.controller.by_hand.open(site.door.id, ANN)).granted
+        await site.journal.begin_copy()
+        with pytest.raises(BackupRunning):
+            await site.controller.delete_person(Subject("ann-1", None, None))
+        await site.journal.end_copy()
+        assert await site.controller.delete_person(Subject("ann-1", None, None)) == 1
+        assert site.state.by is None
 
 
 # ---- after their time ----

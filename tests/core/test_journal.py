@@ -10,11 +10,12 @@ import threading
 
 import pytest
 
-from tests.simulated import open_journal, read_journal, some_doors
+from tests.simulated import IDENTITY, open_journal, read_journal, some_doors
 from vestibule_core import journal as journal_module
 from vestibule_core import schema
-from vestibule_core.errors import JournalDamaged, JournalInUse, JournalTooNew, Refused, StoreFailed
-from vestibule_core.journal import Accepted, Spend, SpentState
+from vestibule_core.erasure import Due
+from vestibule_core.errors import IdentityMissing, JournalDamaged, JournalInUse, JournalTooNew, Refused, StoreFailed
+from vestibule_core.journal import COPIED, Accepted, Journal, Spend, SpentState, end_copies
 from vestibule_core.model import AccessEvent, Code, EventName, Means, issuer
 from vestibule_core.schema import SCHEMA_VERSION
 from vestibule_core.writer import NOTED_BACK, noted_release
@@ -39,21 +40,6 @@ def event(number=0, outcome=EventName.ACCESS_GRANTED, code=Code.GRANTED):
 
 def spend_of(number, nonce=None, door=DOOR):
     return Spend(ISSUER, f"jti-{number}", door, nonce or f"nonce-{number}")
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "journal.db"
-
-
-@pytest.fixture
-async def opened(path):
-    """An open journal and the events that it told."""
-    journal = await asyncio.to_thread(open_journal, path)
-    journal.told = []
-    journal.start(journal.told.append)
-    yield journal
-    await asyncio.to_thread(journal.close)
 
 
 async def spend(journal, number, *, nonce=None, door=DOOR, again=lambda: None, spent=lambda: None, notes=None):
@@ -84,14 +70,14 @@ class Watched:
 # ---- the file ----
 
 
-async def test_a_new_journal_is_readable_by_its_owner_only(opened, path):
-    await opened.append(event())
+async def test_a_new_journal_is_readable_by_its_owner_only(journal, path):
+    await journal.append(event())
     for file in (path, path.with_name("journal.db-wal")):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
 
 
-async def test_the_schema_is_that_of_the_protocol(opened, path):
-    await asyncio.to_thread(opened.close)
+async def test_the_schema_is_that_of_the_protocol(journal, path):
+    await asyncio.to_thread(journal.close)
     assert read_journal(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert read_journal(path, "PRAGMA application_id") == [(0x76737462,)]
     assert read_journal(path, "PRAGMA journal_mode") == [("wal",)]
@@ -221,14 +207,14 @@ def test_a_file_system_without_a_write_ahead_log_is_refused(monkeypatch):
         schema._prepare(NoLog(), Path("journal.db"))
 
 
-async def test_a_second_process_gets_no_journal(opened, path, processes):
-    await opened.append(event())
+async def test_a_second_process_gets_no_journal(journal, path, processes):
+    await journal.append(event())
     assert processes.run("open_another_journal", path=path)["opened"] == "JournalInUse"
 
 
-async def test_a_second_process_gets_no_journal_after_this_one_was_read_for_a_backup(opened, path, processes):
+async def test_a_second_process_gets_no_journal_after_this_one_was_read_for_a_backup(journal, path, processes):
     """Closing any file that is the database drops SQLite's own locks of the whole process."""
-    await opened.append(event())
+    await journal.append(event())
     await asyncio.to_thread(path.read_bytes)
     assert processes.run("open_another_journal", path=path)["opened"] == "JournalInUse"
 
@@ -245,7 +231,7 @@ def test_a_journal_that_a_database_tool_holds_is_not_opened(path, monkeypatch):
     open_journal(path).close()
 
 
-async def test_nor_does_a_second_controller_of_the_same_process(opened, path):
+async def test_nor_does_a_second_controller_of_the_same_process(journal, path):
     with pytest.raises(JournalInUse) as raised:
         await asyncio.to_thread(open_journal, path)
     assert raised.value.temporary
@@ -270,63 +256,184 @@ def test_an_older_journal_is_brought_forward_with_what_is_in_it(path, monkeypatc
     open_journal(path).close()  # and is not brought forward twice
 
 
-def test_a_migration_that_fails_leaves_the_older_journal(path, monkeypatch):
+@pytest.mark.parametrize(
+    "statement, raised",
+    [
+        pytest.param("CREATE TABLE spent(a)", JournalDamaged, id="it has what it should not have yet"),
+        pytest.param("INSERT INTO leaf VALUES(1, '{')", JournalDamaged, id="a leaf that is no JSON"),
+        pytest.param("CREATE TABLE big(a)", StoreFailed, id="the disk is full"),
+    ],
+)
+def test_a_migration_that_fails_leaves_the_older_journal(path, monkeypatch, statement, raised):
     open_journal(path).close()
-    newer = (*schema._MIGRATIONS, ("CREATE TABLE extra(a)", "CREATE TABLE spent(a)"))
+    before = read_journal(path, "SELECT * FROM meta")
+    newer = (*schema._MIGRATIONS, ("DELETE FROM meta", "PRAGMA max_page_count = 1", statement))
     monkeypatch.setattr(schema, "_MIGRATIONS", newer)
     monkeypatch.setattr(schema, "SCHEMA_VERSION", len(newer))
-    with pytest.raises(StoreFailed):
+    with pytest.raises(raised):
         open_journal(path)
     monkeypatch.undo()
     assert read_journal(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
-    assert read_journal(path, "SELECT * FROM sqlite_schema WHERE name = 'extra'") == []
+    assert read_journal(path, "SELECT * FROM meta") == before
     open_journal(path).close()
+
+
+# ---- who holds it, and with which key ----
+
+
+def test_the_key_is_asked_for_while_the_journal_is_held_and_told_whether_it_signed_before(path):
+    """Two programs that start at once would each make a key, and one would sign with a key that is gone."""
+    asked = []
+
+    def key(signed_before):
+        with pytest.raises(JournalInUse), schema.held(path):
+            pass
+        asked.append(signed_before)
+        return IDENTITY
+
+    for _ in range(2):
+        Journal.open(path, key).close()
+    assert asked == [False, True]
+
+
+def test_without_its_key_a_journal_stays_as_it_is_and_free(path):
+    def key(_):
+        raise IdentityMissing
+
+    open_journal(path).close()
+    before = path.read_bytes()
+    with pytest.raises(IdentityMissing):
+        Journal.open(path, key)
+    assert path.read_bytes() == before
+    open_journal(path).close()
+
+
+def test_a_journal_is_held_by_one_and_can_be_held_without_being_opened(path):
+    journal = open_journal(path)
+    with pytest.raises(JournalInUse), schema.held(path):
+        pass
+    journal.close()
+    with schema.held(path), pytest.raises(JournalInUse):
+        open_journal(path)
+    open_journal(path).close()
+
+
+def test_a_place_that_cannot_be_held_is_a_store_that_failed(tmp_path):
+    with pytest.raises(StoreFailed), schema.held(tmp_path / "nowhere" / "journal.db"):
+        pass
+
+
+def test_a_lock_that_was_put_away_with_its_journal_holds_nothing(path, monkeypatch):
+    """Who waits at the file of before would hold it along with whoever makes the next."""
+    lock, flock = path.with_name("journal.db.lock"), schema.fcntl.flock
+
+    for leave in (lock.unlink, lambda: lock.rename(path.with_name("old")) and lock.touch()):
+
+        def put_away(handle, how, leave=leave):
+            leave()
+            flock(handle, how)
+
+        monkeypatch.setattr(schema.fcntl, "flock", put_away)
+        with pytest.raises(JournalInUse):
+            open_journal(path)
+        monkeypatch.undo()
+        assert not path.exists()
+
+
+# ---- copies for a backup that ends when the journal is not there to be told (test_erasure.py has the rest) ----
+
+
+async def test_a_copy_of_a_journal_that_was_closed_is_ended_in_its_file(journal, path):
+    await journal.begin_copy()
+    await journal.append(event())
+    await asyncio.to_thread(journal.close)
+    assert path.with_name("journal.db-wal").exists()
+    await asyncio.to_thread(end_copies)
+    assert not path.with_name("journal.db-wal").exists(), "its log was copied back"
+    assert read_journal(path, f"SELECT * FROM meta WHERE key = '{COPIED}'") == []
+    assert read_journal(path, "SELECT count(*) FROM leaf") == [(1,)]
+    again = await asyncio.to_thread(open_journal, path)
+    assert not again.is_copy
+    again.close()
+
+
+async def test_a_copy_of_a_journal_that_is_in_use_is_ended_at_once_and_noted_when_it_is_opened_next(journal, path):
+    await journal.begin_copy()
+    journal.failed = True
+    with pytest.raises(StoreFailed):
+        await journal.end_copy()
+    await asyncio.to_thread(end_copies)
+    journal.failed = False  # else nobody closes it
+    assert await journal.retain(Due(event().at + 1, 0, 0)) == 0
+    assert not journal.is_copy
+    await asyncio.to_thread(journal.close)
+    assert read_journal(path, f"SELECT value FROM meta WHERE key = '{COPIED}'") == [("yes",)]
+    again = await asyncio.to_thread(open_journal, path)
+    assert not again.is_copy, "it is the journal itself"
+    again.close()
+    assert read_journal(path, f"SELECT * FROM meta WHERE key = '{COPIED}'") == []
+
+
+async def test_a_copy_of_a_journal_that_is_gone_leaves_the_next_one_alone(journal, path):
+    await journal.begin_copy()
+    await asyncio.to_thread(journal.close)
+    for file in path.parent.iterdir():
+        file.unlink()
+    await asyncio.to_thread(end_copies)
+    assert list(path.parent.iterdir()) == []
+    restored = await asyncio.to_thread(open_journal, path)
+    restored.start(lambda _: None)
+    await restored.append(event(), None, {COPIED: "yes"})
+    await asyncio.to_thread(restored.close)
+    again = await asyncio.to_thread(open_journal, path)
+    assert again.is_copy, "one that was restored there is told from the one that is gone"
+    again.close()
 
 
 # ---- spending ----
 
 
-async def test_a_token_is_spent_once(opened, path):
-    recorded = await spend(opened, 1)
+async def test_a_token_is_spent_once(journal, path):
+    recorded = await spend(journal, 1)
     assert recorded.sequence == 1
     with pytest.raises(Refused) as refused:
-        await spend(opened, 1, nonce="another")
+        await spend(journal, 1, nonce="another")
     assert refused.value.code is Code.ALREADY_SPENT
-    await asyncio.to_thread(opened.close)
+    await asyncio.to_thread(journal.close)
     assert read_journal(path, "SELECT iss, jti, door, non, state FROM spent") == [
         (ISSUER, "jti-1", DOOR, "nonce-1", "SPENT")
     ]
 
 
-async def test_a_challenge_is_used_once(opened):
+async def test_a_challenge_is_used_once(journal):
     """UNIQUE(door, non): two valid tokens on one challenge are one access (attack 26)."""
-    await spend(opened, 1, nonce="n")
+    await spend(journal, 1, nonce="n")
     with pytest.raises(Refused) as refused:
-        await spend(opened, 2, nonce="n")
+        await spend(journal, 2, nonce="n")
     assert refused.value.code is Code.ALREADY_SPENT
-    await spend(opened, 3, nonce="n", door=OTHER_DOOR)
+    await spend(journal, 3, nonce="n", door=OTHER_DOOR)
 
 
-async def test_what_does_not_stand_any_more_is_not_spent(opened, path):
+async def test_what_does_not_stand_any_more_is_not_spent(journal, path):
     with pytest.raises(Refused) as refused:
-        await spend(opened, 1, again=lambda: Code.KEY_REVOKED)
+        await spend(journal, 1, again=lambda: Code.KEY_REVOKED)
     assert refused.value.code is Code.KEY_REVOKED
-    await asyncio.to_thread(opened.close)
+    await asyncio.to_thread(journal.close)
     assert read_journal(path, "SELECT count(*) FROM spent") == [(0,)]
     assert read_journal(path, "SELECT count(*) FROM leaf") == [(0,)]
 
 
-async def test_the_last_check_runs_inside_the_transaction(opened):
+async def test_the_last_check_runs_inside_the_transaction(journal):
     seen = []
-    await spend(opened, 1, again=lambda: seen.append(opened._writer.db.in_transaction))
+    await spend(journal, 1, again=lambda: seen.append(journal._writer.db.in_transaction))
     assert seen == [True]
 
 
-async def test_an_outcome_settles_its_spend(opened, path):
+async def test_an_outcome_settles_its_spend(journal, path):
     for number, state in enumerate((SpentState.GRANTED, SpentState.FAILED, SpentState.UNKNOWN)):
-        await spend(opened, number)
-        await opened.settle(spend_of(number), state, event(number, EventName.DOOR_RELEASED))
-    await asyncio.to_thread(opened.close)
+        await spend(journal, number)
+        await journal.settle(spend_of(number), state, event(number, EventName.DOOR_RELEASED))
+    await asyncio.to_thread(journal.close)
     assert [row[0] for row in read_journal(path, "SELECT state FROM spent ORDER BY rowid")] == [
         "GRANTED",
         "FAILED",
@@ -334,12 +441,12 @@ async def test_an_outcome_settles_its_spend(opened, path):
     ]
 
 
-async def test_what_was_left_unfinished_is_found_at_the_next_start(opened, path):
-    await spend(opened, 1, notes=noted_release(DOOR, event(1).spend_id))
-    await spend(opened, 2)
-    await opened.settle(spend_of(2), SpentState.GRANTED, event(2))
-    await opened.append(event(3), notes=noted_release(OTHER_DOOR, event(3).spend_id))
-    await asyncio.to_thread(opened.close)
+async def test_what_was_left_unfinished_is_found_at_the_next_start(journal, path):
+    await spend(journal, 1, notes=noted_release(DOOR, event(1).spend_id))
+    await spend(journal, 2)
+    await journal.settle(spend_of(2), SpentState.GRANTED, event(2))
+    await journal.append(event(3), notes=noted_release(OTHER_DOOR, event(3).spend_id))
+    await asyncio.to_thread(journal.close)
     again = open_journal(path)
     try:
         assert again.unsettled() == [spend_of(1)]
@@ -351,10 +458,10 @@ async def test_what_was_left_unfinished_is_found_at_the_next_start(opened, path)
         again.close()
 
 
-async def test_the_newest_spends_are_remembered_oldest_first(opened, path):
+async def test_the_newest_spends_are_remembered_oldest_first(journal, path):
     for number in range(5):
-        await spend(opened, number)
-    await asyncio.to_thread(opened.close)
+        await spend(journal, number)
+    await asyncio.to_thread(journal.close)
     again = open_journal(path)
     assert [accepted.spend for accepted in again.recent_spends(2)] == [spend_of(3), spend_of(4)]
     again.close()
@@ -367,7 +474,7 @@ def test_nothing_can_be_written_before_the_start(path):
     journal.close()
 
 
-async def test_what_counts_a_spend_runs_where_it_is_written(opened):
+async def test_what_counts_a_spend_runs_where_it_is_written(journal):
     """So that the next token of the same commit sees it: a rate of one is one, also for 50 at once (attack 39)."""
     accepted = []
 
@@ -375,27 +482,27 @@ async def test_what_counts_a_spend_runs_where_it_is_written(opened):
         return Code.POLICY_RATE if accepted else None
 
     outcomes = await asyncio.gather(
-        *(spend(opened, number, again=check_again, spent=lambda: accepted.append(1)) for number in range(50)),
+        *(spend(journal, number, again=check_again, spent=lambda: accepted.append(1)) for number in range(50)),
         return_exceptions=True,
     )
     assert [type(outcome) for outcome in outcomes].count(AccessEvent) == len(accepted) == 1
     assert {outcome.code for outcome in outcomes} == {Code.GRANTED, Code.POLICY_RATE}
 
 
-async def test_what_is_not_spent_is_not_counted(opened):
+async def test_what_is_not_spent_is_not_counted(journal):
     counted = []
-    await spend(opened, 1)
+    await spend(journal, 1)
     for kind in ({}, {"again": lambda: Code.LATE}):
         with pytest.raises(Refused):
-            await spend(opened, 1, spent=lambda: counted.append(1), **kind)
+            await spend(journal, 1, spent=lambda: counted.append(1), **kind)
     assert counted == []
 
 
 # ---- notes: what has to be known after a restart ----
 
 
-async def reopened(opened, path):
-    await asyncio.to_thread(opened.close)
+async def reopened(journal, path):
+    await asyncio.to_thread(journal.close)
     return await asyncio.to_thread(open_journal, path)
 
 
@@ -403,46 +510,46 @@ def notes_of(journal):
     return {name: text for name, text in journal.notes().items() if name != "log"}
 
 
-async def test_a_note_is_committed_with_its_entry_and_taken_away_with_another(opened, path):
-    await opened.append(event(1), None, {"lockdown": "on", "mode:x": "blocked"})
-    await opened.append(event(2), None, {"mode:x": None, "mode:y": "blocked", "never": None})
-    await opened.append(event(3), None, {"mode:y": "other"})
-    again = await reopened(opened, path)
+async def test_a_note_is_committed_with_its_entry_and_taken_away_with_another(journal, path):
+    await journal.append(event(1), None, {"lockdown": "on", "mode:x": "blocked"})
+    await journal.append(event(2), None, {"mode:x": None, "mode:y": "blocked", "never": None})
+    await journal.append(event(3), None, {"mode:y": "other"})
+    again = await reopened(journal, path)
     assert notes_of(again) == {"lockdown": "on", "mode:y": "other"}
     again.close()
 
 
-async def test_an_entry_that_is_refused_leaves_no_note(opened, path):
-    await spend(opened, 1, notes={"kept": "yes"})
+async def test_an_entry_that_is_refused_leaves_no_note(journal, path):
+    await spend(journal, 1, notes={"kept": "yes"})
     outcomes = await asyncio.gather(
-        spend(opened, 1, notes={"spent twice": "on"}),
-        spend(opened, 2, again=lambda: Code.LATE, notes={"late": "on", "kept": None}),
-        opened.append(event(3), {"name": object()}, {"no json": "on", "kept": None}),
+        spend(journal, 1, notes={"spent twice": "on"}),
+        spend(journal, 2, again=lambda: Code.LATE, notes={"late": "on", "kept": None}),
+        journal.append(event(3), {"name": object()}, {"no json": "on", "kept": None}),
         return_exceptions=True,
     )
     assert all(isinstance(outcome, Exception) for outcome in outcomes)
-    again = await reopened(opened, path)
+    again = await reopened(journal, path)
     assert notes_of(again) == {"kept": "yes"}
     again.close()
 
 
-async def test_a_commit_that_fails_leaves_no_note(opened, path):
-    Watched(opened, lambda sql: sqlite3.OperationalError("full") if sql == "COMMIT" else None)
+async def test_a_commit_that_fails_leaves_no_note(journal, path):
+    Watched(journal, lambda sql: sqlite3.OperationalError("full") if sql == "COMMIT" else None)
     with pytest.raises(StoreFailed):
-        await opened.append(event(1), None, {"lockdown": "on"})
-    again = await reopened(opened, path)
+        await journal.append(event(1), None, {"lockdown": "on"})
+    again = await reopened(journal, path)
     assert notes_of(again) == {}
     again.close()
 
 
-async def test_the_end_of_a_release_takes_its_own_note_and_not_that_of_a_later_one(opened, path):
+async def test_the_end_of_a_release_takes_its_own_note_and_not_that_of_a_later_one(journal, path):
     one, other = event(1).spend_id, event(2).spend_id
-    await spend(opened, 1, notes=noted_release(DOOR, one))
-    await spend(opened, 2, notes=noted_release(DOOR, other))
-    await spend(opened, 3, notes=noted_release(OTHER_DOOR, one))
-    await opened.release_ended(DOOR, [one])
-    await opened.release_ended(OTHER_DOOR, [one])
-    again = await reopened(opened, path)
+    await spend(journal, 1, notes=noted_release(DOOR, one))
+    await spend(journal, 2, notes=noted_release(DOOR, other))
+    await spend(journal, 3, notes=noted_release(OTHER_DOOR, one))
+    await journal.release_ended(DOOR, [one])
+    await journal.release_ended(OTHER_DOOR, [one])
+    again = await reopened(journal, path)
     assert notes_of(again) == noted_release(DOOR, other)
     again.close()
 
@@ -468,22 +575,22 @@ def at(seconds, outcome=EventName.DOOR_OPENED):
         ([2000, 1999.5], 2000, "a moment is no step: who waited for a turn began earlier"),
     ],
 )
-async def test_the_newest_time_survives_a_restart_also_if_the_clock_went_back(opened, path, times, newest, why):
+async def test_the_newest_time_survives_a_restart_also_if_the_clock_went_back(journal, path, times, newest, why):
     for each in times:
-        await opened.append(at(each))
-    assert opened.newest == newest
-    again = await reopened(opened, path)
+        await journal.append(at(each))
+    assert journal.newest == newest
+    again = await reopened(journal, path)
     assert again.newest == pytest.approx(newest, abs=NOTED_BACK)
     again.close()
 
 
-async def test_a_clock_that_is_confirmed_is_the_newest_time(opened, path):
-    await opened.append(at(5000))
-    await opened.append(at(1000))
-    await opened.append(at(1100, EventName.CLOCK_CONFIRMED))
-    assert opened.newest == 1100
-    await opened.append(at(1050))
-    again = await reopened(opened, path)
+async def test_a_clock_that_is_confirmed_is_the_newest_time(journal, path):
+    await journal.append(at(5000))
+    await journal.append(at(1000))
+    await journal.append(at(1100, EventName.CLOCK_CONFIRMED))
+    assert journal.newest == 1100
+    await journal.append(at(1050))
+    again = await reopened(journal, path)
     assert again.newest == 1100
     again.start(lambda _: None)
     await again.append(at(1200))
@@ -491,12 +598,12 @@ async def test_a_clock_that_is_confirmed_is_the_newest_time(opened, path):
     await asyncio.to_thread(again.close)
 
 
-async def test_a_time_that_was_never_committed_is_not_remembered(opened, path):
-    await opened.append(at(1000))
-    Watched(opened, lambda sql: sqlite3.OperationalError("full") if sql == "COMMIT" else None)
+async def test_a_time_that_was_never_committed_is_not_remembered(journal, path):
+    await journal.append(at(1000))
+    Watched(journal, lambda sql: sqlite3.OperationalError("full") if sql == "COMMIT" else None)
     with pytest.raises(StoreFailed):
-        await opened.append(at(9000))
-    again = await reopened(opened, path)
+        await journal.append(at(9000))
+    again = await reopened(journal, path)
     assert again.newest == 1000
     again.close()
 
@@ -504,9 +611,9 @@ async def test_a_time_that_was_never_committed_is_not_remembered(opened, path):
 # ---- leaves and persons ----
 
 
-async def test_what_merely_happened_is_a_leaf_with_nobody_in_it(opened, path):
-    await opened.append(at(1000, EventName.DOOR_FORCED_OPEN))
-    await asyncio.to_thread(opened.close)
+async def test_what_merely_happened_is_a_leaf_with_nobody_in_it(journal, path):
+    await journal.append(at(1000, EventName.DOOR_FORCED_OPEN))
+    await asyncio.to_thread(journal.close)
     ((raw,),) = read_journal(path, "SELECT bytes FROM leaf")
     assert json.loads(raw) == {
         "seq": 1,
@@ -521,9 +628,9 @@ async def test_what_merely_happened_is_a_leaf_with_nobody_in_it(opened, path):
     }
 
 
-async def test_a_leaf_is_compact_sorted_json_without_a_word_about_a_person(opened, path):
-    await spend(opened, 7)
-    await asyncio.to_thread(opened.close)
+async def test_a_leaf_is_compact_sorted_json_without_a_word_about_a_person(journal, path):
+    await spend(journal, 7)
+    await asyncio.to_thread(journal.close)
     ((raw,),) = read_journal(path, "SELECT bytes FROM leaf")
     ((seq, salt, text),) = read_journal(path, "SELECT seq, salt, json FROM person")
     leaf = json.loads(raw)
@@ -544,20 +651,20 @@ async def test_a_leaf_is_compact_sorted_json_without_a_word_about_a_person(opene
         assert secret.encode() not in raw
 
 
-async def test_two_persons_with_the_same_words_have_different_commitments(opened, path):
-    await spend(opened, 1)
-    await spend(opened, 2)
-    await opened.append(event(3))
-    await asyncio.to_thread(opened.close)
+async def test_two_persons_with_the_same_words_have_different_commitments(journal, path):
+    await spend(journal, 1)
+    await spend(journal, 2)
+    await journal.append(event(3))
+    await asyncio.to_thread(journal.close)
     commits = [json.loads(raw)["commit"] for (raw,) in read_journal(path, "SELECT bytes FROM leaf")]
     assert commits[0] != commits[1]
     assert commits[2] is None
 
 
-async def test_sequence_numbers_go_on_after_a_restart(opened, path):
-    assert [(await opened.append(event(n))).sequence for n in range(3)] == [1, 2, 3]
-    assert opened.sequence == 3
-    await asyncio.to_thread(opened.close)
+async def test_sequence_numbers_go_on_after_a_restart(journal, path):
+    assert [(await journal.append(event(n))).sequence for n in range(3)] == [1, 2, 3]
+    assert journal.sequence == 3
+    await asyncio.to_thread(journal.close)
     again = open_journal(path)
     again.start(lambda _: None)
     assert (await again.append(event())).sequence == 4
@@ -567,95 +674,95 @@ async def test_sequence_numbers_go_on_after_a_restart(opened, path):
 # ---- groups ----
 
 
-async def test_all_that_waits_is_one_commit(opened):
-    watched = Watched(opened)
-    recorded = await asyncio.gather(*(spend(opened, number) for number in range(200)))
+async def test_all_that_waits_is_one_commit(journal):
+    watched = Watched(journal)
+    recorded = await asyncio.gather(*(spend(journal, number) for number in range(200)))
     commits = watched.statements.count("COMMIT")
     assert commits <= 20, f"{commits} commits for 200 spends"
     assert watched.statements.count("SAVEPOINT entry") == 200
     assert sorted(event.sequence for event in recorded) == list(range(1, 201))
 
 
-async def test_everything_committed_is_told_once_and_in_order(opened):
-    await asyncio.gather(*(spend(opened, number) for number in range(50)), opened.append(event(99)))
-    assert [told.sequence for told in opened.told] == list(range(1, 52))
+async def test_everything_committed_is_told_once_and_in_order(journal):
+    await asyncio.gather(*(spend(journal, number) for number in range(50)), journal.append(event(99)))
+    assert [told.sequence for told in journal.told] == list(range(1, 52))
 
 
-async def test_a_bad_entry_harms_no_neighbour(opened, path):
+async def test_a_bad_entry_harms_no_neighbour(journal, path):
     """Refused, already spent, or nothing that JSON can hold: each leaves without a trace, and without a gap."""
-    await spend(opened, 0)
+    await spend(journal, 0)
     outcomes = await asyncio.gather(
-        spend(opened, 1),
-        spend(opened, 0),
-        opened.append(event(5), {"name": object()}),
-        spend(opened, 2, again=lambda: Code.LATE),
-        spend(opened, 3, again=lambda: 1 // 0),
-        spend(opened, 4),
+        spend(journal, 1),
+        spend(journal, 0),
+        journal.append(event(5), {"name": object()}),
+        spend(journal, 2, again=lambda: Code.LATE),
+        spend(journal, 3, again=lambda: 1 // 0),
+        spend(journal, 4),
         return_exceptions=True,
     )
     assert [type(outcome).__name__ for outcome in outcomes] == [
         "AccessEvent", "Refused", "TypeError", "Refused", "ZeroDivisionError", "AccessEvent",
     ]  # fmt: skip
-    assert not opened.failed
-    await asyncio.to_thread(opened.close)
+    assert not journal.failed
+    await asyncio.to_thread(journal.close)
     assert read_journal(path, "SELECT jti FROM spent ORDER BY rowid") == [("jti-0",), ("jti-1",), ("jti-4",)]
     assert read_journal(path, "SELECT seq FROM leaf") == [(1,), (2,), (3,)]
     assert read_journal(path, "SELECT seq FROM person") == [(1,), (2,), (3,)]
 
 
-async def test_a_caller_that_has_gone_leaves_its_entry(opened):
-    task = opened.append(event(1))
+async def test_a_caller_that_has_gone_leaves_its_entry(journal):
+    task = journal.append(event(1))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert (await opened.append(event(2))).sequence == 2
-    assert [told.sequence for told in opened.told] == [1, 2]
+    assert (await journal.append(event(2))).sequence == 2
+    assert [told.sequence for told in journal.told] == [1, 2]
 
 
-async def test_what_waits_at_the_end_is_written(opened, path):
-    tasks = [opened.append(event(number)) for number in range(10)]
+async def test_what_waits_at_the_end_is_written(journal, path):
+    tasks = [journal.append(event(number)) for number in range(10)]
     await asyncio.sleep(0)
-    await asyncio.to_thread(opened.close)
+    await asyncio.to_thread(journal.close)
     await asyncio.gather(*tasks)
     assert read_journal(path, "SELECT count(*) FROM leaf") == [(10,)]
-    opened.close()  # a second time is nothing
+    journal.close()  # a second time is nothing
     with pytest.raises(StoreFailed):
-        await opened.append(event(11))
+        await journal.append(event(11))
 
 
-async def test_what_comes_in_while_the_writer_ends_is_answered(opened, path):
-    join, late = opened._thread.join, asyncio.get_running_loop().create_future()
+async def test_what_comes_in_while_the_writer_ends_is_answered(journal, path):
+    join, late = journal._thread.join, asyncio.get_running_loop().create_future()
 
     def end():
         join()
-        opened._waiting.put(journal_module._Item(lambda writer: writer.append(event(9), None, {}), late, False))
-        opened._waiting.put(None)
+        journal._waiting.put(journal_module._Item(lambda writer: writer.append(event(9), None, {}), late, False))
+        journal._waiting.put(None)
 
-    opened._thread.join = end
-    await asyncio.to_thread(opened.close)
+    journal._thread.join = end
+    await asyncio.to_thread(journal.close)
     with pytest.raises(StoreFailed):
         await late
     assert read_journal(path, "SELECT count(*) FROM leaf") == [(0,)]
 
 
-async def test_the_log_is_copied_back_when_it_has_been_quiet_for_a_while(opened, path, monkeypatch):
+async def test_the_log_is_copied_back_when_it_has_been_quiet_for_a_while(journal, path, monkeypatch):
     monkeypatch.setattr(journal_module, "CHECKPOINT_PAGES", 5)
     copied = threading.Event()
-    watched = Watched(opened, lambda sql: copied.set() if sql.startswith("INSERT OR REPLACE INTO meta") else None)
+    watched = Watched(journal, lambda sql: copied.set() if sql.startswith("INSERT OR REPLACE INTO meta") else None)
     for number in range(5):
-        await spend(opened, number)
+        await spend(journal, number)
     assert not any("wal_checkpoint" in sql for sql in watched.statements), "not between two unlocks"
     assert await asyncio.to_thread(copied.wait, 5)
     assert path.with_name("journal.db-wal").stat().st_size < 5 * 4096
 
 
-async def test_a_log_that_never_rests_is_copied_back_all_the_same(opened, monkeypatch):
+async def test_a_log_that_never_rests_is_copied_back_all_the_same(journal, monkeypatch):
     monkeypatch.setattr(journal_module, "CHECKPOINT_PAGES", 5)
     monkeypatch.setattr(journal_module, "MOST_PAGES", 10)
     monkeypatch.setattr(journal_module, "QUIET", 60)
-    watched = Watched(opened)
+    watched = Watched(journal)
     for number in range(10):
-        await spend(opened, number)
+        await spend(journal, number)
     assert any("wal_checkpoint" in sql for sql in watched.statements)
 
 
@@ -665,97 +772,97 @@ async def test_a_log_that_never_rests_is_copied_back_all_the_same(opened, monkey
 @pytest.mark.parametrize(
     "statement", ["BEGIN", "SAVEPOINT", "INSERT INTO spent", "INSERT INTO leaf", "RELEASE", "COMMIT"]
 )
-async def test_any_failure_of_the_store_closes_it_for_good(opened, path, statement, caplog):
-    await spend(opened, 0)
+async def test_any_failure_of_the_store_closes_it_for_good(journal, path, statement, caplog):
+    await spend(journal, 0)
     watched = Watched(
-        opened, lambda sql: sqlite3.OperationalError("disk I/O error") if sql.startswith(statement) else None
+        journal, lambda sql: sqlite3.OperationalError("disk I/O error") if sql.startswith(statement) else None
     )
     with caplog.at_level(logging.CRITICAL):
         with pytest.raises(StoreFailed):
-            await spend(opened, 1)
+            await spend(journal, 1)
         seen = len(watched.statements)
         for number in (1, 2):
             with pytest.raises(StoreFailed):
-                await spend(opened, number)
+                await spend(journal, number)
         with pytest.raises(StoreFailed):
-            await opened.append(event(3))
-    assert opened.failed
+            await journal.append(event(3))
+    assert journal.failed
     assert len(watched.statements) == seen, "nothing was tried again"
-    assert [told.sequence for told in opened.told] == [1]
-    await asyncio.to_thread(opened.close)
+    assert [told.sequence for told in journal.told] == [1]
+    await asyncio.to_thread(journal.close)
     assert read_journal(path, "SELECT jti FROM spent") == [("jti-0",)]
 
 
-async def test_neighbours_of_a_failed_commit_all_fail(opened):
-    Watched(opened, lambda sql: sqlite3.OperationalError("full") if sql == "COMMIT" else None)
-    outcomes = await asyncio.gather(*(spend(opened, number) for number in range(5)), return_exceptions=True)
+async def test_neighbours_of_a_failed_commit_all_fail(journal):
+    Watched(journal, lambda sql: sqlite3.OperationalError("full") if sql == "COMMIT" else None)
+    outcomes = await asyncio.gather(*(spend(journal, number) for number in range(5)), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {StoreFailed}
-    assert opened.told == []
+    assert journal.told == []
 
 
-async def test_a_file_that_cannot_be_read_any_more_is_said_so(opened, path, monkeypatch, caplog):
-    Watched(opened, lambda sql: sqlite3.OperationalError("full") if sql == "COMMIT" else None)
+async def test_a_file_that_cannot_be_read_any_more_is_said_so(journal, path, monkeypatch, caplog):
+    Watched(journal, lambda sql: sqlite3.OperationalError("full") if sql == "COMMIT" else None)
 
     def unreadable(*_, **__):
         raise sqlite3.OperationalError("unable to open")
 
     monkeypatch.setattr(sqlite3, "connect", unreadable)
     with pytest.raises(StoreFailed):
-        await spend(opened, 1)
-    await asyncio.to_thread(opened.close)
+        await spend(journal, 1)
+    await asyncio.to_thread(journal.close)
     assert "cannot be read" in caplog.text
 
 
-async def test_a_dying_disk_does_not_end_the_writer(opened, monkeypatch):
+async def test_a_dying_disk_does_not_end_the_writer(journal, monkeypatch):
     """Whatever the system says, everybody who asks gets an answer."""
-    await opened.append(event(1))
+    await journal.append(event(1))
 
     def dying(*_, **__):
         raise PermissionError("stale file handle")
 
-    monkeypatch.setattr(type(opened._path), "stat", dying)
-    assert (await opened.append(event(2))).sequence == 2
-    monkeypatch.setattr(opened._writer, "append", dying)
+    monkeypatch.setattr(type(journal._path), "stat", dying)
+    assert (await journal.append(event(2))).sequence == 2
+    monkeypatch.setattr(journal._writer, "append", dying)
     with pytest.raises(PermissionError):
-        await opened.append(event(3))
+        await journal.append(event(3))
     monkeypatch.undo()
-    assert (await opened.append(event(4))).sequence == 3
+    assert (await journal.append(event(4))).sequence == 3
 
 
-async def test_a_writer_that_meets_a_bug_tells_everybody_and_takes_nothing_more(opened, monkeypatch):
-    monkeypatch.setattr(opened, "_in_savepoint", lambda _: 1 / 0)
+async def test_a_writer_that_meets_a_bug_tells_everybody_and_takes_nothing_more(journal, monkeypatch):
+    monkeypatch.setattr(journal, "_in_savepoint", lambda _: 1 / 0)
     with pytest.raises(StoreFailed, match="division"):
-        await opened.append(event(1))
+        await journal.append(event(1))
     monkeypatch.undo()
     with pytest.raises(StoreFailed):
-        await opened.append(event(2))
+        await journal.append(event(2))
 
 
 # ---- copying the log back ----
 
 
-async def test_a_long_log_is_copied_back(opened, path, monkeypatch):
+async def test_a_long_log_is_copied_back(journal, path, monkeypatch):
     monkeypatch.setattr(journal_module, "CHECKPOINT_PAGES", 10)
-    watched = Watched(opened)
+    watched = Watched(journal)
     for number in range(20):
-        await spend(opened, number)
+        await spend(journal, number)
     log = path.with_name("journal.db-wal")
     async with asyncio.timeout(10):
         while log.stat().st_size >= 10 * 4096:  # noqa: ASYNC110 - in the writer's thread, when nothing waits
             await asyncio.sleep(0.001)
     assert any("wal_checkpoint" in statement for statement in watched.statements)
-    await asyncio.to_thread(opened.close)
+    await asyncio.to_thread(journal.close)
     assert read_journal(path, "SELECT count(*) FROM spent") == [(20,)]
 
 
-async def test_a_copy_that_fails_closes_the_store(opened, monkeypatch):
+async def test_a_copy_that_fails_closes_the_store(journal, monkeypatch):
     monkeypatch.setattr(journal_module, "CHECKPOINT_PAGES", 1)
-    Watched(opened, lambda sql: sqlite3.OperationalError("disk I/O error") if "wal_checkpoint" in sql else None)
-    await spend(opened, 1)
-    while not opened.failed:  # noqa: ASYNC110 - the copy is made in the writer's thread, when nothing waits
+    Watched(journal, lambda sql: sqlite3.OperationalError("disk I/O error") if "wal_checkpoint" in sql else None)
+    await spend(journal, 1)
+    while not journal.failed:  # noqa: ASYNC110 - the copy is made in the writer's thread, when nothing waits
         await asyncio.sleep(0.001)
     with pytest.raises(StoreFailed):
-        await spend(opened, 2)
+        await spend(journal, 2)
 
 
 async def test_a_log_that_is_not_there_has_no_pages(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.simulated import signing_key
-from vestibule_core import b64url, keys
+from vestibule_core import b64url, curve
 from vestibule_core.errors import KeySetInvalid
 from vestibule_core.keys import Alg, KeyStatus, SigningKey, import_jwk_set, thumbprint
 from vestibule_core.model import issuer
@@ -246,7 +246,7 @@ def small_order_points():
 def test_the_refused_points_are_exactly_those_of_small_order_in_every_encoding():
     ys = small_order_points()
     encodings = {y + shift for y in ys for shift in (0, P) if y + shift < 2**255}
-    assert encodings == keys._SMALL_ORDER
+    assert encodings == curve._SMALL_ORDER
     assert len({y | sign << 255 for y, sign in product(encodings, (0, 1))}) == 14
 
 

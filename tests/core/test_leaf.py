@@ -59,7 +59,9 @@ def test_what_is_no_leaf_is_refused(change):
         leaf.parse(json.dumps(GOOD | change).encode())
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"{}", b"\xff", b'{"seq":1}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"null", b"{}", b"\xff", b'{"seq":1}', b"[" * 100_000, "{}".encode("utf-16")], ids=range(8)
+)
 def test_what_is_not_even_an_object_with_a_leafs_fields_is_refused(data):
     with pytest.raises(ValueError):  # noqa: PT011 - JSON's own words
         leaf.parse(data)

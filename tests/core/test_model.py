@@ -150,6 +150,10 @@ def test_event_names_are_what_the_journal_and_automations_have_come_to_know():
         "clock_confirmed",
         "journal_restored",
         "restore_confirmed",
+        "journal_exported",
+        "person_exported",
+        "person_deleted",
+        "refusals_counted",
     ]
 
 
@@ -164,7 +168,9 @@ REACTIONS = [
     (errors.JournalInUse(), False, True),  # the other may go away
     (errors.JournalTooNew(), False, False),
     (errors.JournalDamaged(), False, False),
+    (errors.JournalUnsigned(), False, False),  # open it with a newer version
     (errors.BackupRunning(), False, True),
+    (errors.IdentityMissing(), False, False),  # restore it, or ask an administrator
     (errors.IdentityUnusable(), False, False),
     (errors.Refused(Code.LATE), False, False),
     (errors.KeySetInvalid("no_keys"), False, False),

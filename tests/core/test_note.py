@@ -4,7 +4,7 @@ import base64
 from hashlib import sha256
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,6 +121,9 @@ def test_a_verifier_key_in_which_one_character_changed_is_refused(text):
                 VerifierKey.parse(text[:position] + other + text[position + 1 :])
 
 
+PUBLIC = signer().verifier.public
+
+
 def spelled(name, body, key_id=None):
     """A verifier key's text around any bytes, its id being right unless one is given."""
     key_id = key_id or sha256(name.encode() + b"\n" + body).hexdigest()[:8]
@@ -136,7 +139,9 @@ def spelled(name, body, key_id=None):
         pytest.param(spelled("villa", b"\x01" + b"k" * 33), "32 bytes, not 33", id="a key too long"),
         pytest.param(spelled("villa", b"\x04" + b"k" * 32), "not known here", id="a witness's kind of key"),
         pytest.param(spelled("villa", b""), "not known here", id="an empty key"),
-        pytest.param(spelled("villa", b"\x01" + b"k" * 32, "00000000"), "does not fit its id", id="another id"),
+        pytest.param(spelled("villa", b"\x01" + b"k" * 32), "no Ed25519 public key", id="no point of the curve"),
+        pytest.param(spelled("villa", b"\x01" + bytes(32)), "anybody can sign", id="a point of small order"),
+        pytest.param(spelled("villa", b"\x01" + PUBLIC, "00000000"), "does not fit its id", id="another id"),
         pytest.param(spelled("", b"\x01" + b"k" * 32), "cannot name a key", id="no name"),
         pytest.param(spelled("the villa", b"\x01" + b"k" * 32), "cannot name a key", id="a space in the name"),
         pytest.param(f"{PETER}\n", "not base64", id="a newline behind it"),
@@ -181,8 +186,8 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C"), excl
 
 
 @given(NAMES, st.binary(min_size=32, max_size=32))
-def test_every_verifier_key_is_read_as_it_was_written(name, public):
-    key = VerifierKey(name, public)
+def test_every_verifier_key_is_read_as_it_was_written(name, seed):
+    key = SignerKey(name, Ed25519PrivateKey.from_private_bytes(seed)).verifier
     assert VerifierKey.parse(str(key)) == key
 
 
@@ -198,8 +203,17 @@ def test_a_verifier_key_with_characters_lost_put_in_or_changed_is_refused(data):
 
 
 @pytest.mark.parametrize("public", [b"\xff" * 32, b"\x02" + b"\0" * 31], ids=["no number", "no point"])
-def test_a_public_key_that_is_no_point_verifies_nothing(public):
-    assert not VerifierKey("villa", public).verifies(b"\0" * 64, b"text\n")
+def test_a_public_key_that_is_no_point_is_refused(public):
+    with pytest.raises(NoteError, match="no Ed25519 public key"):
+        VerifierKey("villa", public)
+
+
+def test_a_key_under_which_anybody_can_sign_is_refused():
+    """A journal that names it would be proved by anybody: this signature holds for every text."""
+    neutral = (1).to_bytes(32, "little")
+    Ed25519PublicKey.from_public_bytes(neutral).verify(neutral + bytes(32), b"any text\n")
+    with pytest.raises(NoteError, match="anybody can sign"):
+        VerifierKey("villa", neutral)
 
 
 @pytest.mark.parametrize("length", [0, 1, 63, 65, 4096])

@@ -1,12 +1,16 @@
 """Each event goes into the journal, and from there to the host, once and in order; or is told of at least."""
 
 import asyncio
+import json
 import logging
+import os
 
 import pytest
 
-from tests.simulated import open_journal, read_journal, some_doors
-from vestibule_core.journal import Spend, SpentState
+from tests.simulated import Clock, open_journal, read_journal, some_doors
+from vestibule_core import journal, telling
+from vestibule_core.erasure import subject_of
+from vestibule_core.journal import RESERVE, Spend, SpentState
 from vestibule_core.model import AccessEvent, Code, EventName, Means, issuer
 from vestibule_core.telling import MOST_KEYS, REFUSALS_AN_HOUR, Telling
 
@@ -33,6 +37,10 @@ class Host:
         if self.fails:
             raise ZeroDivisionError
 
+    @property
+    def summaries(self):
+        return [event for event in self.told if event.outcome is EventName.REFUSALS_COUNTED]
+
 
 @pytest.fixture
 def host():
@@ -42,12 +50,13 @@ def host():
 @pytest.fixture
 async def pen(tmp_path, host):
     """A pen on a real journal."""
-    journal = await asyncio.to_thread(open_journal, tmp_path / "journal.db")
-    pen = Telling(journal, host)
-    pen.journal, pen.path = journal, tmp_path / "journal.db"
-    journal.start(pen.tell)
+    opened = await asyncio.to_thread(open_journal, tmp_path / "journal.db")
+    pen = Telling(opened, host, Clock())
+    pen.journal, pen.path = opened, tmp_path / "journal.db"
+    opened.start(pen.tell)
     yield pen
-    await asyncio.to_thread(journal.close)
+    await pen.end()
+    await asyncio.to_thread(opened.close)
 
 
 async def close(pen):
@@ -171,3 +180,178 @@ async def test_after_an_hour_they_are_recorded_again(pen, host, later, more):
     refuse(pen, 1, boot=100.0 + later)
     await pen.recorded()
     assert len(host.told) == REFUSALS_AN_HOUR + more
+
+
+async def test_a_person_who_is_deleted_is_not_remembered_for_refusals_either(pen):
+    event = happened(EventName.ACCESS_DENIED, code=Code.PIN_WRONG, means=Means.MANUAL)
+    for user_id in ("ann-1", "bob-2", None):
+        pen.record_refusal(event, {"user_id": user_id}, DOOR, 0.0)
+    refuse(pen, 1, who=issuer("https://ann-1"), door="ann-1")
+    pen.forget("ann-1")
+    assert list(pen._refusals) == [
+        (None, DOOR, Code.PIN_WRONG, "bob-2"),
+        (None, DOOR, Code.PIN_WRONG, None),
+        ("https://ann-1", "ann-1"),
+    ]
+
+
+# ---- summaries of what is only counted ----
+
+
+def count(pen, **times):
+    for code, number in times.items():
+        for _ in range(number):
+            pen.count(Code[code])
+
+
+async def summaries(pen, host, number):
+    """Return the summaries that were told, when there are so many."""
+    async with asyncio.timeout(10):
+        while len(host.summaries) < number:  # noqa: ASYNC110 - a host is told, and tells nobody
+            await asyncio.sleep(0.005)
+    return host.summaries
+
+
+async def test_a_minute_after_the_first_one_an_entry_sums_up_what_was_counted(pen, host, monkeypatch):
+    assert telling.SUMMARY_AFTER == 60.0
+    monkeypatch.setattr(telling, "SUMMARY_AFTER", 0.05)
+    count(pen, BAD_SIGNATURE=12, MALFORMED=3)
+    await asyncio.sleep(0.02)
+    count(pen, ALREADY_SPENT=1, BAD_SIGNATURE=1)
+    assert host.told == []
+    (event,) = await summaries(pen, host, 1)
+    assert event == AccessEvent(
+        outcome=EventName.REFUSALS_COUNTED,
+        code=Code.BAD_SIGNATURE,
+        door=None,
+        at=Clock()().wall,
+        sequence=1,
+        count=17,
+    )
+    await close(pen)
+    ((leaf, person),) = read_journal(pen.path, "SELECT bytes, json FROM leaf JOIN person USING(seq)")
+    assert (json.loads(leaf)["kind"], json.loads(leaf)["code"]) == ("refusals_counted", "BAD_SIGNATURE")
+    assert json.loads(person) == {"counts": {"ALREADY_SPENT": 1, "BAD_SIGNATURE": 13, "MALFORMED": 3}}
+    assert subject_of(person) is None, "it is about nobody"
+
+
+async def test_each_summary_has_what_was_counted_since_the_last_one_and_nothing_makes_none(pen, host, monkeypatch):
+    monkeypatch.setattr(telling, "SUMMARY_AFTER", 0.02)
+    for number, code in enumerate([Code.MALFORMED, Code.UNKNOWN_KEY], 1):
+        count(pen, **{code: number})
+        assert [event.count for event in await summaries(pen, host, number)] == list(range(1, number + 1))
+        await asyncio.sleep(0.06)
+    assert [event.code for event in host.told] == [Code.MALFORMED, Code.UNKNOWN_KEY]
+    assert pen.counters == {Code.MALFORMED: 1, Code.UNKNOWN_KEY: 2}, "what is shown counts on"
+
+
+async def test_of_equally_frequent_reasons_the_first_by_name_is_told(pen, host):
+    count(pen, UNKNOWN_KEY=2, MALFORMED=1, BAD_HEADER=2)
+    await pen.end()
+    assert [(event.code, event.count) for event in host.told] == [(Code.BAD_HEADER, 5)]
+
+
+async def test_refusals_beyond_so_many_an_hour_are_in_the_summary(pen, host):
+    refuse(pen, REFUSALS_AN_HOUR + 7)
+    await pen.end()
+    assert (host.told[-1].outcome, host.told[-1].code, host.told[-1].count) == ("refusals_counted", Code.LATE, 7)
+    assert len(host.told) == REFUSALS_AN_HOUR + 1
+
+
+async def test_at_the_end_what_is_not_summed_up_yet_is_and_nothing_after_it(pen, host, monkeypatch):
+    monkeypatch.setattr(telling, "SUMMARY_AFTER", 0.02)
+    count(pen, MALFORMED=2)
+    await pen.end()
+    count(pen, MALFORMED=1)
+    await asyncio.sleep(0.06)
+    await pen.end()
+    assert [event.count for event in host.told] == [2]
+    assert pen.counters == {Code.MALFORMED: 3}
+
+
+async def test_without_a_journal_a_summary_is_told_of_at_least_and_refusals_are_counted(pen, host):
+    await asyncio.to_thread(pen.journal.close)
+    refuse(pen, 2)
+    pen.record(happened(EventName.DOOR_FORCED_OPEN))
+    await pen.end()
+    assert [(event.outcome, event.sequence, event.count) for event in host.told] == [
+        (EventName.ACCESS_DENIED, None, None),
+        (EventName.ACCESS_DENIED, None, None),
+        (EventName.DOOR_FORCED_OPEN, None, None),
+        (EventName.REFUSALS_COUNTED, None, 2),
+    ]
+
+
+# ---- the reserve ----
+
+
+class Disk:
+    """What ``os.statvfs`` says of a disk."""
+
+    f_frsize = 4096
+
+    def __init__(self, free):
+        self.f_bavail = free // 4096
+        self.looked = 0
+        self.error = None
+
+    def __call__(self, path):
+        self.looked += 1
+        if self.error:
+            raise self.error
+        return self
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    disk = Disk(free=RESERVE)
+    monkeypatch.setattr(os, "statvfs", disk)
+    monkeypatch.setattr(journal, "LOOK_EVERY", 0.0)
+    return disk
+
+
+async def test_the_last_of_the_disk_is_not_for_refusals(pen, host, disk):
+    refuse(pen, 1)
+    await pen.recorded()
+    disk.f_bavail -= 1
+    refuse(pen, 1)
+    await pen.recorded()
+    pen.record(happened(), {"user_id": "ann-1"})
+    await pen.end()
+    disk.f_bavail += 1
+    assert [(event.outcome, event.sequence) for event in host.told] == [
+        (EventName.ACCESS_DENIED, 1),
+        (EventName.ACCESS_DENIED, None),
+        (EventName.DOOR_OPENED, 2),
+        (EventName.REFUSALS_COUNTED, None),
+    ]
+    assert host.told[-1].count == 1
+    assert pen.counters == {Code.LATE: 1}
+    assert not pen.journal.failed
+
+
+async def test_with_room_again_refusals_are_written_again(pen, host, disk):
+    disk.f_bavail -= 1
+    refuse(pen, 1)
+    await pen.recorded()
+    disk.f_bavail += 1
+    refuse(pen, 1)
+    await pen.recorded()
+    assert [event.sequence for event in host.told] == [None, 1]
+
+
+async def test_a_disk_that_cannot_be_asked_is_not_for_refusals(pen, host, disk):
+    disk.error = OSError("gone")
+    refuse(pen, 1)
+    await pen.recorded()
+    pen.record(happened())
+    await pen.recorded()
+    assert [event.sequence for event in host.told] == [None, 1]
+
+
+async def test_many_refusals_ask_the_disk_once_a_second(pen, host, disk, monkeypatch):
+    monkeypatch.setattr(journal, "LOOK_EVERY", 1000.0)
+    for _ in range(20):
+        refuse(pen, 1)
+        await pen.recorded()
+    assert disk.looked == 1

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.simulated import IDENTITY, open_journal, read_journal, some_doors
 from vestibule_core import writer as writer_module
 from vestibule_core.errors import JournalDamaged, Refused
-from vestibule_core.evidence import Gap
+from vestibule_core.evidence import Broken
 from vestibule_core.journal import Journal, Spend
 from vestibule_core.merkle import Tree
 from vestibule_core.model import AccessEvent, Code, EventName, issuer
@@ -27,21 +27,8 @@ def opened_at(at):
     return AccessEvent(outcome=EventName.DOOR_OPENED, door=DOOR, at=float(at))
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "journal.db"
-
-
-@pytest.fixture
-async def journal(path):
-    opened = await asyncio.to_thread(open_journal, path)
-    opened.start(lambda _: None)
-    yield opened
-    await asyncio.to_thread(opened.close)
-
-
 async def written(path, count, *, together=False, signer=IDENTITY):
-    journal = await asyncio.to_thread(Journal.open, path, signer)
+    journal = await asyncio.to_thread(Journal.open, path, lambda _: signer)
     journal.start(lambda _: None)
     if together:
         await asyncio.gather(*[journal.append(opened_at(number), {"user_id": "u"}) for number in range(count)])
@@ -160,8 +147,9 @@ async def test_a_gap_is_named(journal):
         writer.db.execute("DELETE FROM leaf WHERE seq = 3")
 
     await journal._submit(lose)
-    with pytest.raises(Gap, match="after entry 2"):
+    with pytest.raises(Broken) as broken:
         await journal.run(0)
+    assert broken.value.after == 2
 
 
 # ---- the journal of release 0.1.0 ----
@@ -185,3 +173,25 @@ async def test_the_journal_of_the_previous_release_keeps_every_spend_and_leaf_an
         await journal.spend(again, opened_at(1), {}, check_again=lambda: None, spent=lambda: None, notes={})
     assert refused.value.code is Code.ALREADY_SPENT
     await asyncio.to_thread(journal.close)
+
+
+async def test_a_journal_of_the_previous_release_is_given_a_new_key(path):
+    """It was never signed: there is no key that could be missing."""
+    shutil.copy(OF_0_1_0, path)
+    asked = []
+    for _ in range(2):
+        journal = await asyncio.to_thread(Journal.open, path, lambda signed: asked.append(signed) or IDENTITY)
+        journal.close()
+    assert asked == [False, True]
+
+
+async def test_a_journal_of_the_previous_release_in_which_an_entry_is_no_json_is_damaged_and_left_alone(path):
+    shutil.copy(OF_0_1_0, path)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE leaf SET bytes = x'7b' WHERE seq = 7")
+    db.commit()
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(JournalDamaged, match="malformed"):
+        open_journal(path)
+    assert path.read_bytes() == before

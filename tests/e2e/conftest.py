@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,10 @@ from scripts.demo_home.carrier import Cloud
 from scripts.demo_home.demo import Demo, cloud_of, intake_of, phone_of, request
 from scripts.demo_home.home import REPOSITORY
 from scripts.demo_home.stage import AT_THE_DOOR
+from vestibule_core.audit import Verdict, verify
+from vestibule_core.evidence import read_header, read_runs
+from vestibule_core.note import Checkpoint
+from vestibule_core.schema import look
 
 
 @pytest.fixture(scope="session")
@@ -52,13 +56,18 @@ class Driver:
     def of(cls, folder: Path, demo: Demo) -> Driver:
         return cls(folder, demo, cloud_of(folder, demo))
 
-    def token(self, door: Door, *, metres_away: float = AT_THE_DOOR) -> tuple[str, str]:
-        """The id and the text of what the cloud signs after it has confirmed the four things and got a challenge."""
+    def token(self, door: Door, *, metres_away: float = AT_THE_DOOR, jti: str | None = None) -> tuple[str, str]:
+        """The id and the text of what the cloud signs after it has confirmed the four things and got a challenge.
+
+        ``jti`` is an id in place of a new one: that of another token, signed again.
+        """
         now = time.time()
         wish = request(self.demo, door, metres_away=metres_away, now=now)
         _, confirmed = self.cloud.confirm(wish, phone_of(self.folder).sign(wish), now)
         challenge, _ = intake_of(self.folder, self.demo).challenge(door.id)
         claims = self.cloud.claims(wish, confirmed, door.id, challenge, now)
+        if jti is not None:
+            claims = replace(claims, jti=jti)
         return claims.jti, self.cloud.sign(claims)
 
     def present(self, door: Door, token: str) -> tuple[str, str | None]:
@@ -68,6 +77,17 @@ class Driver:
 
     def deliver(self, door: Door, *, metres_away: float = AT_THE_DOOR) -> tuple[str, str | None]:
         return self.present(door, self.token(door, metres_away=metres_away)[1])
+
+
+def journal_of(config: Path) -> Path:
+    return config / ".storage" / "vestibule.journal.db"
+
+
+def audit(journal: Path, *, kept: Checkpoint | None = None) -> Verdict:
+    """Hold a journal that nobody writes to against what was signed, and against a checkpoint that was ``kept``."""
+    with look(journal) as db:
+        header = read_header(db)
+        return verify(header, read_runs(db, header), kept=kept)
 
 
 def all_logs(config: Path) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from homeassistant.config_entries import ConfigEntryState
 from homeassistant.core import HomeAssistant
 from homeassistant.util import dt as dt_util
 from pytest_homeassistant_custom_component.common import async_fire_time_changed
 
 from custom_components.vestibule.backup import async_post_backup, async_pre_backup
-from custom_components.vestibule.const import IDENTITY_FILE, JOURNAL_FILE
+from custom_components.vestibule.const import DOMAIN, IDENTITY_FILE, JOURNAL_FILE
+from custom_components.vestibule.vestibule_core.schema import held
 from tests.integration.site import Site
 from tests.integration.test_repairs import Repairs, repairs  # noqa: F401 - a fixture
 
@@ -37,6 +40,7 @@ async def test_row_32_a_journal_that_was_restored_is_told_of_and_replays_are_ref
     assert await hass.config_entries.async_unload(site.entry.entry_id)
     await hass.async_add_executor_job(file.write_bytes, backup)
     await site.load()
+    await site.settle()
     assert (await repairs.listed()).keys() == {"journal_restored"}
     assert "journal_restored" in [outcome for outcome, _ in site.outcomes()]
     assert (await site.present(today))["code"] == "NONCE_UNKNOWN"
@@ -62,11 +66,11 @@ async def test_a_backup_without_a_building_or_with_a_failed_journal_is_made_all_
 # ---- after their time ----
 
 
-async def entries_of_long_ago(hass: HomeAssistant, site: Site) -> None:
-    """Deliver as if it were 31 days ago."""
+async def entries_of_long_ago(hass: HomeAssistant, site: Site, days: int = 31) -> None:
+    """Open the door as if it were so many days ago."""
     controller = site.embedded.controller
     now = controller._clock
-    controller._clock = lambda: replace(now(), wall=now().wall - 31 * 86400)
+    controller._clock = lambda: replace(now(), wall=now().wall - days * 86400)
     await site.unlock()
     await site.settle()
     controller._clock = now
@@ -93,6 +97,72 @@ async def test_and_before_anything_is_shown(hass: HomeAssistant, site: Site, rel
     assert await persons(site) == []
 
 
+async def kept_for(hass: HomeAssistant, site: Site, choice: str) -> None:
+    flow = await site.entry.start_reconfigure_flow(hass)
+    typed = {"name": "Linden Court", "persons_kept": choice}
+    await hass.config_entries.flow.async_configure(flow["flow_id"], typed)
+    await hass.async_block_till_done()
+
+
+async def test_of_90_days_nothing_goes_after_31(hass: HomeAssistant, site: Site, relay: Any) -> None:
+    await kept_for(hass, site, "days_90")
+    await entries_of_long_ago(hass, site, 91)
+    await entries_of_long_ago(hass, site, 31)
+    assert await hass.config_entries.async_reload(site.entry.entry_id)
+    assert len(await persons(site)) == 1
+    async_fire_time_changed(hass, dt_util.utcnow() + timedelta(hours=1, minutes=1))
+    await hass.async_block_till_done(wait_background_tasks=True)
+    assert len(await persons(site)) == 1
+
+
+async def test_a_shorter_time_applies_at_once(hass: HomeAssistant, site: Site, relay: Any) -> None:
+    controller = site.embedded.controller
+    await kept_for(hass, site, "days_90")
+    await entries_of_long_ago(hass, site)
+    assert len(await persons(site)) == 1
+    await kept_for(hass, site, "days_30")
+    assert await persons(site) == []
+    assert site.embedded.controller is controller, "nothing was reloaded"
+
+
+# ---- a backup that the building does not live to see the end of ----
+
+
+async def test_a_building_that_was_unloaded_before_the_backup_ended_is_no_restored_one(
+    hass: HomeAssistant,
+    site: Site,
+    relay: Any,
+    repairs: Repairs,  # noqa: F811
+) -> None:
+    await entries_of_long_ago(hass, site)
+    await async_pre_backup(hass)
+    assert await hass.config_entries.async_unload(site.entry.entry_id)
+    await async_post_backup(hass)
+    file = Path(hass.config.path(".storage", JOURNAL_FILE))
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("SELECT * FROM meta WHERE key = 'copied'").fetchall() == []
+    await site.load()
+    assert await repairs.listed() == {}
+    assert await persons(site) == [], "what is due is deleted again"
+
+
+async def test_a_building_that_was_removed_before_the_backup_ended_leaves_the_next_one_alone(
+    hass: HomeAssistant,
+    site: Site,
+    relay: Any,
+    repairs: Repairs,  # noqa: F811
+) -> None:
+    await async_pre_backup(hass)
+    assert await hass.config_entries.async_remove(site.entry.entry_id)
+    await async_post_backup(hass)
+    flow = await hass.config_entries.flow.async_init(DOMAIN, context={"source": "user"})
+    flow = await hass.config_entries.flow.async_configure(flow["flow_id"], {"name": "Oak House"})
+    await hass.async_block_till_done()
+    assert flow["result"].state is ConfigEntryState.LOADED
+    assert await repairs.listed() == {}
+    assert flow["result"].runtime_data._journal._copied is False
+
+
 # ---- the building is removed ----
 
 
@@ -113,6 +183,19 @@ async def test_a_building_that_is_removed_leaves_its_journal_under_a_dated_name(
     assert db.execute("SELECT count(*) FROM leaf").fetchone() == (written,)
     db.close()
     assert kept.name in caplog.text
+
+
+async def test_a_journal_that_another_program_holds_keeps_its_name(
+    hass: HomeAssistant, site: Site, caplog: Any
+) -> None:
+    storage = Path(hass.config.path(".storage"))
+    assert await hass.config_entries.async_unload(site.entry.entry_id)
+    with held(storage / JOURNAL_FILE):
+        assert await hass.config_entries.async_remove(site.entry.entry_id)
+        await hass.async_block_till_done()
+    assert (storage / JOURNAL_FILE).exists()
+    assert (storage / IDENTITY_FILE).exists()
+    assert "is in use and keeps its name" in caplog.text
 
 
 async def test_a_building_that_never_had_a_journal_is_removed(hass: HomeAssistant, site: Site) -> None:

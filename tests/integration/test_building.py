@@ -14,6 +14,7 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 from custom_components.vestibule.building import (
     BuildingSetup,
     DoorSetup,
+    PersonsKept,
     Relay,
     RelayDomain,
     ReleasesWhen,
@@ -60,11 +61,12 @@ CARRIER_DATA = {
 }
 
 
-def read(*subentries: tuple[str, dict], zone=UTC) -> BuildingSetup:
+def read(*subentries: tuple[str, dict], zone=UTC, **data) -> BuildingSetup:
     """Read an entry with these subentries: each a kind and its data. Its title is ``kind`` and its number."""
     return building_of(
         MockConfigEntry(
             domain=DOMAIN,
+            data=data,
             subentries_data=[
                 ConfigSubentry(
                     data=MappingProxyType(data), subentry_type=kind, title=f"{kind} {number}", unique_id=str(number)
@@ -90,6 +92,28 @@ def read_carrier(**changes) -> Carrier | None:
     assert len(setup.building.carriers) + len(setup.unreadable) == 1
     assert len(setup.intake_keys) == len(setup.building.carriers)
     return next(iter(setup.building.carriers.values()), None)
+
+
+# ---- the building ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data, days, why",
+    [
+        ({}, 30, "of before there was a choice"),
+        ({"persons_kept": "days_30"}, 30, "chosen"),
+        ({"persons_kept": "days_90"}, 90, "chosen"),
+        ({"persons_kept": "days_180"}, 90, "of a newer version: what it keeps is not deleted in haste"),
+        ({"persons_kept": None}, 90, "edited by hand"),
+        ({"persons_kept": ["days_30"]}, 90, "edited by hand"),
+    ],
+)
+def test_how_long_persons_are_kept(data, days, why):
+    assert read(**data).persons_kept.days == days, why
+
+
+def test_a_choice_is_named_after_its_days():
+    assert {kept.value: kept.days for kept in PersonsKept} == {"days_30": 30, "days_90": 90}
 
 
 # ---- doors ----------------------------------------------------------------------------------------------------------

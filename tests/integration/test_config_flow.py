@@ -86,12 +86,15 @@ async def test_there_is_one_building(hass, site):
 async def test_the_building_is_renamed_without_a_reload(hass, site, device_registry):
     controller = site.embedded.controller
     flow = await site.entry.start_reconfigure_flow(hass)
-    assert suggested(flow) == {"name": "Linden Court"}
+    assert suggested(flow) == {"name": "Linden Court", "persons_kept": "days_30"}
 
-    flow = await hass.config_entries.flow.async_configure(flow["flow_id"], {"name": " "})
+    typed = {"name": " ", "persons_kept": "days_90"}
+    flow = await hass.config_entries.flow.async_configure(flow["flow_id"], typed)
     assert flow["errors"] == {"name": "name_empty"}
+    assert suggested(flow) == typed, "what was typed stays in the form"
 
-    flow = await hass.config_entries.flow.async_configure(flow["flow_id"], {"name": "Linden Yard"})
+    typed = {"name": "Linden Yard", "persons_kept": "days_30"}
+    flow = await hass.config_entries.flow.async_configure(flow["flow_id"], typed)
     await hass.async_block_till_done()
     assert (flow["type"], flow["reason"]) == (FlowResultType.ABORT, "reconfigure_successful")
     assert site.entry.title == "Linden Yard"
@@ -105,9 +108,29 @@ async def test_the_building_is_renamed_without_a_reload(hass, site, device_regis
 async def test_renaming_a_building_that_failed_to_load_tries_to_load_it(hass, site):
     await hass.config_entries.async_unload(site.entry.entry_id)
     flow = await site.entry.start_reconfigure_flow(hass)
-    await hass.config_entries.flow.async_configure(flow["flow_id"], {"name": "Linden Yard"})
+    typed = {"name": "Linden Yard", "persons_kept": "days_30"}
+    await hass.config_entries.flow.async_configure(flow["flow_id"], typed)
     await hass.async_block_till_done()
     assert site.entry.state is ConfigEntryState.LOADED
+
+
+async def test_how_long_persons_are_kept_is_chosen_and_changes_nothing_else(hass, site):
+    before = dict(site.entry.data)
+    flow = await site.entry.start_reconfigure_flow(hass)
+    typed = {"name": "Linden Court", "persons_kept": "days_90"}
+    flow = await hass.config_entries.flow.async_configure(flow["flow_id"], typed)
+    assert flow["reason"] == "reconfigure_successful"
+    assert site.entry.data == before | {"persons_kept": "days_90"}
+    assert suggested(await site.entry.start_reconfigure_flow(hass)) == typed
+
+
+async def test_no_other_time_can_be_chosen(hass, site):
+    flow = await site.entry.start_reconfigure_flow(hass)
+    for chosen in ("days_7", "for ever", 30):
+        with pytest.raises(InvalidData):
+            await hass.config_entries.flow.async_configure(
+                flow["flow_id"], {"name": "Linden Court", "persons_kept": chosen}
+            )
 
 
 # ---- doors ----------------------------------------------------------------------------------------------------------

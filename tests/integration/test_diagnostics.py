@@ -117,6 +117,7 @@ async def test_they_say_how_the_building_is_set_up_and_what_is_going_on(hass, si
         "lockdown": False,
         "clock_is_trusted": True,
         "unreadable": 0,
+        "persons_kept_days": 30,
         "refusals_without_trace": {"MALFORMED": 1},
     }
     journal = found["journal"]

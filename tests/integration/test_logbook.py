@@ -22,6 +22,7 @@ from pytest_homeassistant_custom_component.components.recorder.common import asy
 
 from custom_components.vestibule import logbook
 from custom_components.vestibule.const import EVENT_ACCESS
+from custom_components.vestibule.vestibule_core import telling
 from custom_components.vestibule.vestibule_core.model import Code, EventName, Means
 from tests.integration.site import Cloud, RelaySwitch, Site
 
@@ -221,6 +222,26 @@ async def test_activity_as_a_whole_tells_it_in_whole_sentences(hass, site, page,
     ]
 
 
+async def test_refusals_that_are_only_counted_are_one_line_of_the_building(hass, site, page, monkeypatch):
+    monkeypatch.setattr(telling, "SUMMARY_AFTER", 0.05)
+    granted = await site.token()
+    await site.present(granted)
+    for text in ("no token", granted, granted[:-20] + "A" * 20, granted[:-40] + "A" * 40):
+        await site.present(text)
+    async with asyncio.timeout(5):
+        while site.events[-1].data["outcome"] != "refusals_counted":  # noqa: ASYNC110 - a minute, made short
+            await asyncio.sleep(0.01)
+    assert await page.sentences() == [
+        "Swift Parcels was granted access at Front door",
+        "Swift Parcels had Front door released",
+        "The building refused and only counted 4 requests, most often: a wrong signature",
+    ]
+    assert [event.data.get("count", "absent") for event in site.events] == ["absent", "absent", 4]
+    data = site.events[-1].data
+    assert (data["door"], data["device"], data["means"], data["code"]) == (None, None, None, "BAD_SIGNATURE")
+    assert "count" not in site.access().attributes
+
+
 async def test_a_door_goes_by_its_present_name_and_a_removed_one_by_none(hass, site, page, device_registry):
     await site.present(await site.token(distance=400))
     device_registry.async_update_device(site.device().id, name_by_user="Main entrance")
@@ -260,13 +281,27 @@ def test_what_follows_of_itself_is_not_said_to_be_done_by_hand():
     )
 
 
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        ({"count": 1, "code": "MALFORMED"}, "refused and only counted 1 request: no token"),
+        ({"count": 17, "code": "LATE"}, "refused and only counted 17 requests, most often: it took too long"),
+        ({"count": 17, "code": "POLICY_MOON"}, "refused and only counted 17 requests"),
+        ({"code": "LATE"}, "refused and only counted requests, most often: it took too long"),
+        ({"count": "seventeen"}, "refused and only counted requests"),
+    ],
+)
+def test_what_is_only_counted_is_said_with_its_number_and_the_most_frequent_reason(data, said):
+    assert logbook.words({"outcome": "refusals_counted"} | data, None) == ("The building", said)
+
+
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=5,
 )
 ROWS = st.dictionaries(
-    st.sampled_from(["outcome", "code", "carrier", "means", "device", "door", "sequence"]) | st.text(),
+    st.sampled_from(["outcome", "code", "carrier", "means", "device", "door", "sequence", "count"]) | st.text(),
     ANYTHING | st.sampled_from([*EventName, *Code, *Means]),
 )
 

@@ -7,19 +7,23 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from homeassistant.config_entries import ConfigEntryState
 from homeassistant.core import CoreState, HomeAssistant
 from homeassistant.helpers import entity_registry as er
 from homeassistant.setup import async_setup_component
 from homeassistant.util import dt as dt_util
 from pytest_homeassistant_custom_component.common import async_fire_time_changed
 
-from custom_components.vestibule.const import DOMAIN
+from custom_components.vestibule.const import DOMAIN, IDENTITY_FILE, JOURNAL_FILE
 from custom_components.vestibule.issues import _FIXABLE, LOOK_AGAIN, Kind
 from custom_components.vestibule.vestibule_core.model import read_clock
+from custom_components.vestibule.vestibule_core.note import open_note
+from custom_components.vestibule.vestibule_core.schema import held
 from tests.integration.site import Cloud, Site
 from tests.integration.test_translations import EN
 
@@ -405,6 +409,97 @@ async def test_a_removed_carrier_takes_the_repair_with_it(hass, site, repairs):
     assert await repairs.listed()
     site.remove("Parcel Express")
     assert await repairs.listed() == {}
+
+
+# ---- a journal that cannot be written, or whose key is missing ----
+
+
+async def test_a_journal_that_fails_is_told_of_when_it_refuses_and_settled_by_a_reload(hass, site, repairs, relay):
+    site.embedded._journal.failed = True  # as after an error of the disk
+    assert (await site.present(await site.token()))["code"] == "STORE_FAILED"
+    issues = await repairs.listed()
+    assert issues.keys() == {"journal_failed"}
+    assert issues["journal_failed"]["is_fixable"] is False
+    assert issues["journal_failed"]["severity"] == "error"
+    assert texts(issues["journal_failed"])
+    site.embedded._journal.failed = False  # else nobody closes it
+    assert await hass.config_entries.async_reload(site.entry.entry_id)
+    assert await repairs.listed() == {}
+
+
+async def test_a_journal_that_fails_unseen_is_told_of_soon(hass, site, repairs):
+    site.embedded._journal.failed = True
+    await look_again(hass)
+    assert (await repairs.listed()).keys() == {"journal_failed"}
+    site.embedded._journal.failed = False  # else nobody closes it
+
+
+@pytest.fixture
+async def keyless(hass, site, repairs) -> Path:
+    """Where the key is missing that signed the journal of the building, which therefore cannot be set up."""
+    await site.unlock()
+    key = Path(hass.config.path(".storage", IDENTITY_FILE))
+    assert await hass.config_entries.async_unload(site.entry.entry_id)
+    await hass.async_add_executor_job(key.rename, key.with_name("backup.pem"))
+    assert not await hass.config_entries.async_setup(site.entry.entry_id)
+    issues = await repairs.listed()
+    assert issues.keys() == {"identity_missing"}
+    assert issues["identity_missing"]["is_fixable"] is True
+    assert texts(issues["identity_missing"])
+    return key
+
+
+async def test_who_has_lost_the_key_goes_on_with_a_new_one_and_the_journal_names_both(hass, site, repairs, keyless):
+    form = await repairs.open("identity_missing")
+    assert (form.type, form.step_id, form.errors) == ("form", "confirm", {})
+    assert not keyless.exists(), "nothing is made before it is confirmed"
+    assert (await repairs.confirm(form)).type == "create_entry"
+    await hass.async_block_till_done()
+    assert await repairs.listed() == {}
+    assert site.entry.state is ConfigEntryState.LOADED
+    journal = site.embedded._journal
+    header = await journal.header()
+    assert header.size == 2
+    assert len({key.public for key in header.keys}) == 2
+    assert (await site.present(await site.token()))["word"] == "granted"
+    assert open_note(journal.checkpoint, header.keys[1:])
+
+
+async def test_a_key_that_came_back_meanwhile_is_not_replaced(hass, site, repairs, keyless):
+    form = await repairs.open("identity_missing")
+    kept = keyless.with_name("backup.pem").rename(keyless).read_bytes()
+    assert (await repairs.confirm(form)).type == "create_entry"
+    await hass.async_block_till_done()
+    assert site.entry.state is ConfigEntryState.LOADED
+    assert keyless.read_bytes() == kept
+    assert len((await site.embedded._journal.header()).keys) == 1
+
+
+async def test_while_another_program_holds_the_journal_no_key_is_made(hass, site, repairs, keyless):
+    form = await repairs.open("identity_missing")
+    with held(keyless.with_name(JOURNAL_FILE)):
+        form = await repairs.confirm(form)
+    assert (form.type, form.errors) == ("form", {"base": "journal_in_use"})
+    assert form.errors["base"] in EN["issues"]["identity_missing"]["fix_flow"]["error"]
+    assert not keyless.exists()
+    assert (await repairs.confirm(form)).type == "create_entry"
+
+
+async def test_a_key_that_cannot_be_written_is_said_so(hass, site, repairs, keyless):
+    keyless.with_name(f"{keyless.name}.new").mkdir()  # the disk takes no file there
+    form = await repairs.confirm(await repairs.open("identity_missing"))
+    assert (form.type, form.errors) == ("form", {"base": "store_failed"})
+    assert form.errors["base"] in EN["issues"]["identity_missing"]["fix_flow"]["error"]
+    assert (await repairs.listed()).keys() == {"identity_missing"}
+
+
+async def test_a_building_that_was_set_up_meanwhile_needs_no_new_key(hass, site, repairs, keyless):
+    form = await repairs.open("identity_missing")
+    keyless.with_name("backup.pem").rename(keyless)
+    assert await hass.config_entries.async_reload(site.entry.entry_id)
+    answer = await repairs.confirm(form)
+    assert (answer.type, answer.reason) == ("abort", "not_possible")
+    assert answer.reason in EN["issues"]["identity_missing"]["fix_flow"]["abort"]
 
 
 # ---- what cannot be read, and the end ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from homeassistant.config_entries import ConfigEntryState
+from homeassistant.config_entries import ConfigEntryDisabler, ConfigEntryState
 from homeassistant.const import EVENT_HOMEASSISTANT_FINAL_WRITE
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import entity_registry as er
+from homeassistant.helpers import issue_registry as ir
 
-from custom_components.vestibule.const import DOMAIN
+from custom_components.vestibule.const import DOMAIN, IDENTITY_FILE
+from custom_components.vestibule.vestibule_core.schema import held
 from tests.integration.site import Cloud, RelayButton, Site
 
 
@@ -157,6 +160,12 @@ async def fails_to_load(site, state: ConfigEntryState, key: str) -> None:
     await site.hass.async_block_till_done()
     assert site.entry.state is state
     assert site.entry.error_reason_translation_key == key
+    assert raised(site) == ([key] if state is ConfigEntryState.SETUP_ERROR else [])
+
+
+def raised(site) -> list[str]:
+    """Return the ids of all repairs that are shown."""
+    return [issue.issue_id for issue in ir.async_get(site.hass).issues.values() if issue.active]
 
 
 @pytest.fixture
@@ -188,7 +197,7 @@ async def test_a_journal_that_another_program_holds_is_waited_for(hass, unloaded
     assert unloaded.entry.state is ConfigEntryState.LOADED
 
 
-async def test_a_journal_of_a_newer_version_is_not_touched(unloaded, journal):
+async def test_a_journal_of_a_newer_version_is_not_touched_and_a_repair_says_so(unloaded, journal):
     with closing(sqlite3.connect(journal)) as db:
         db.execute("PRAGMA application_id = 0x76737462")
         db.execute("PRAGMA user_version = 999")
@@ -197,7 +206,7 @@ async def test_a_journal_of_a_newer_version_is_not_touched(unloaded, journal):
     assert journal.read_bytes() == before
 
 
-async def test_a_journal_that_is_none_is_not_touched(unloaded, journal):
+async def test_a_journal_that_is_none_is_not_touched_and_a_repair_says_so(unloaded, journal):
     journal.write_text("this is no database, and long enough to be looked at as one " * 20)
     before = journal.read_bytes()
     await fails_to_load(unloaded, ConfigEntryState.SETUP_ERROR, "journal_damaged")
@@ -207,6 +216,78 @@ async def test_a_journal_that_is_none_is_not_touched(unloaded, journal):
 async def test_a_folder_in_the_journals_place_is_an_error_that_says_so(unloaded, journal):
     journal.mkdir()
     await fails_to_load(unloaded, ConfigEntryState.SETUP_ERROR, "journal_failed")
+
+
+async def test_a_key_that_cannot_be_read_is_not_touched_and_a_repair_says_so(unloaded, journal):
+    key = journal.with_name(IDENTITY_FILE)
+    key.write_text("half a key")
+    await fails_to_load(unloaded, ConfigEntryState.SETUP_ERROR, "identity_unusable")
+    assert key.read_text() == "half a key"
+
+
+async def test_a_journal_whose_key_is_missing_gets_no_new_one_unasked(hass, site, journal):
+    await site.unlock()
+    assert await hass.config_entries.async_unload(site.entry.entry_id)
+    before, key = journal.read_bytes(), journal.with_name(IDENTITY_FILE)
+    kept = key.rename(key.with_name("backup.pem"))
+    await fails_to_load(site, ConfigEntryState.SETUP_ERROR, "identity_missing")
+    assert journal.read_bytes() == before
+    assert not key.exists()
+    kept.rename(key)
+    assert await hass.config_entries.async_reload(site.entry.entry_id)
+    assert raised(site) == []
+    assert site.embedded.journal_entries == 2
+
+
+async def test_a_journal_of_the_previous_release_is_given_a_key(hass, unloaded, journal):
+    shutil.copy(Path(__file__).parents[1] / "core" / "journals" / "0.1.0.db", journal)
+    await unloaded.load()
+    assert journal.with_name(IDENTITY_FILE).exists()
+
+
+@pytest.fixture
+async def damaged(unloaded, journal):
+    """A building whose set-up has failed."""
+    journal.write_text("this is no database, and long enough to be looked at as one " * 20)
+    await fails_to_load(unloaded, ConfigEntryState.SETUP_ERROR, "journal_damaged")
+    return unloaded
+
+
+async def test_its_repair_is_taken_back_when_the_building_loads(hass, damaged, journal):
+    journal.unlink()
+    assert await hass.config_entries.async_reload(damaged.entry.entry_id)
+    assert raised(damaged) == []
+
+
+async def test_while_it_is_still_so_the_repair_is_there(hass, damaged):
+    for _ in range(2):
+        await hass.config_entries.async_reload(damaged.entry.entry_id)
+        assert raised(damaged) == ["journal_damaged"]
+    hass.config_entries.async_update_entry(damaged.entry, title="Linden Yard")
+    await hass.async_block_till_done()
+    assert raised(damaged) == ["journal_damaged"]
+
+
+async def test_another_reason_takes_its_place(hass, damaged, journal):
+    journal.unlink()
+    journal.mkdir()
+    await hass.config_entries.async_reload(damaged.entry.entry_id)
+    assert raised(damaged) == ["journal_failed"]
+    journal.rmdir()
+    with held(journal):
+        await hass.config_entries.async_reload(damaged.entry.entry_id)
+    assert damaged.entry.state is ConfigEntryState.SETUP_RETRY
+    assert raised(damaged) == []
+    await hass.config_entries.async_unload(damaged.entry.entry_id)
+
+
+async def test_it_goes_with_a_building_that_is_disabled_or_removed(hass, damaged):
+    await hass.config_entries.async_set_disabled_by(damaged.entry.entry_id, ConfigEntryDisabler.USER)
+    assert raised(damaged) == []
+    await hass.config_entries.async_set_disabled_by(damaged.entry.entry_id, None)
+    assert raised(damaged) == ["journal_damaged"]
+    await hass.config_entries.async_remove(damaged.entry.entry_id)
+    assert raised(damaged) == []
 
 
 async def test_a_platform_that_fails_leaves_the_journal_free_for_the_next_try(hass, unloaded, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from custom_components.vestibule import actor, event, issues, services
-from custom_components.vestibule.building import ReleasesWhen, Returns
+from custom_components.vestibule.building import PersonsKept, ReleasesWhen, Returns
 from custom_components.vestibule.vestibule_core.hours import Day
 from custom_components.vestibule.vestibule_core.model import Code, ManualRule, Means, OnPowerLoss, RelockOn
 from custom_components.vestibule.vestibule_core.token import DriverProof
@@ -136,6 +136,7 @@ def test_every_choice_and_every_state_has_its_text():
         "manual": ManualRule,
         "methods": DriverProof,
         "on_power_loss": OnPowerLoss,
+        "persons_kept": PersonsKept,
         "releases_when": ReleasesWhen,
         "relock": RelockOn,
         "returns": Returns,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from . import manual
-from .door import DeliveriesChosen, DoorState, LockdownBegun, LockdownLifted, ModeChosen, TamperCleared
+from .door import DeliveriesChosen, DoorState, LockdownBegun, LockdownLifted, ModeChosen, Opener, TamperCleared
 from .door_task import Access, DoorTask
 from .errors import StoreFailed
 from .journal import Journal
@@ -140,7 +140,7 @@ class ByHand:
         if (ours := self._house.building.doors.get(door)) is None:
             return Decision(Code.WRONG_DOOR, door)
         event = self._event(EventName.ACCESS_GRANTED, door, actor, now, origin, spend_id=self._random(16))
-        access = Access(event, actor.name, now, _who(actor), may_go_unrecorded=actor.is_admin)
+        access = Access(event, _opener(actor), now, _who(actor), may_go_unrecorded=actor.is_admin)
         if code := manual.objection(ours, actor, Wish.OPEN) or await self._pin_objection(ours, actor, pin):
             return self._house.deny(access, Decision(code, door))
         return await self._house.wait_at_door(door, access)
@@ -182,7 +182,7 @@ class ByHand:
         if wish and (code := manual.objection_without_pin(self._house.building.doors[door], actor, wish)):
             return self._deny(what, door, actor, origin, code)
         held = self._random(16) if mode is DoorMode.UNLOCKED else None
-        chosen = ModeChosen(mode, actor.name)
+        chosen = ModeChosen(mode, _opener(actor))
         notes = {_MODE + door: mode.value if mode is DoorMode.BLOCKED else None}
         if held is not None:
             notes |= noted_release(door, held)
@@ -303,6 +303,13 @@ class ByHand:
         code = await self._note(what, None, actor, origin, {_RESTORED: None})
         return Decision(code or Code.GRANTED)
 
+    async def note(self, what: EventName, actor: Actor, origin: object = None, *, named: bool = True) -> Decision:
+        """Record what an administrator did with the journal itself; without who it was unless ``named``."""
+        if not actor.is_trusted:
+            return self._deny(what, None, actor, origin, Code.MANUAL_NOT_ALLOWED)
+        code = await self._note(what, None, actor, origin, {}, named=named)
+        return Decision(code or Code.GRANTED)
+
     async def _order(self, door: DoorId | None, work: Callable[[], Coroutine[Any, Any, Decision]]) -> Decision:
         """Do one thing by hand after the other, to its end: a caller that goes away stops nothing half-way."""
 
@@ -313,12 +320,19 @@ class ByHand:
         return await asyncio.shield(asyncio.get_running_loop().create_task(in_turn()))
 
     async def _note(
-        self, what: EventName, door: DoorId | None, actor: Actor, origin: object, notes: Notes
+        self,
+        what: EventName,
+        door: DoorId | None,
+        actor: Actor,
+        origin: object,
+        notes: Notes,
+        *,
+        named: bool = True,
     ) -> Code | None:
         """Commit what was done by hand and what has to be known of it after a restart; None, or STORE_FAILED."""
         event = self._event(what, door, actor, self._house.now(), origin)
         try:
-            await self._journal.append(event, _who(actor), notes)
+            await self._journal.append(event, _who(actor) if named else None, notes)
         except StoreFailed:
             return Code.STORE_FAILED
         for name, text in notes.items():
@@ -367,6 +381,10 @@ _WISHES: Final = {
     (DoorMode.BLOCKED, DoorMode.NORMAL): Wish.RELAX,
 }
 """What a change of mode weakens; the others make a door safer, and are anybody's."""
+
+
+def _opener(actor: Actor) -> Opener | None:
+    return None if actor.name is None else Opener(actor.name, actor.user_id)
 
 
 def _who(actor: Actor) -> Person:

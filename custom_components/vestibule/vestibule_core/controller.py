@@ -18,8 +18,9 @@ from typing import Any, Final
 from . import challenge, policy, token
 from .bucket import Buckets
 from .by_hand import ByHand
-from .door import DoorState, Sensed
+from .door import DoorState, Opener, PersonForgotten, Sensed
 from .door_task import Access, DoorTask
+from .erasure import Subject
 from .errors import Refused, StoreFailed
 from .history import RECENT, History
 from .journal import COPIED, Journal, Spend, SpentState
@@ -78,7 +79,7 @@ class Controller:
     ) -> None:
         """Take an opened journal. ``tell`` gets every event once, in order."""
         self._journal = journal
-        self._telling = Telling(journal, tell)
+        self._telling = Telling(journal, tell, clock)
         self._clock = clock
         self._random = random
         self._building = Building.of((), ())
@@ -175,7 +176,7 @@ class Controller:
         tasks = [*self._doors.values(), *self._removed.values()]
         self._doors = {}
         await asyncio.gather(*(task.stop(hurry=True) for task in tasks))
-        await self.recorded()
+        await self._telling.end()
 
     async def recorded(self) -> None:
         """Return when all that has happened is in the journal, or cannot be."""
@@ -190,7 +191,7 @@ class Controller:
 
     @property
     def counters(self) -> Counter[Code]:
-        """Refusals that leave no other trace: what a stranger could cause in any number (A.2)."""
+        """Refusals that left no entry of their own: what a stranger could cause in any number (A.2)."""
         return self._telling.counters
 
     @property
@@ -264,7 +265,7 @@ class Controller:
             self._telling.record_refusal(event, None, None, now.boot)
             return Decision(refusal.code)
         except Refused as refusal:
-            self.counters[refusal.code] += 1
+            self._telling.count(refusal.code)
             return Decision(refusal.code)
         self._notice_clock_step(now)
         access = self._access(unlock, now, origin)
@@ -294,6 +295,19 @@ class Controller:
         if (task := self._doors.get(door)) is not None:
             task.post(Sensed(sensor, sense))
 
+    async def delete_person(self, subject: Subject) -> int:
+        """Delete a person from every entry of the journal, and from what is remembered besides; return from how many
+        entries.
+
+        When it returns, nothing of that person is left in the journal's files or in a door's state. Raises
+        BackupRunning or StoreFailed; it may then be done in part, and can be asked for again.
+        """
+        count = await self._journal.delete(subject)
+        if (user_id := subject.user_id) is not None:  # of a driver, nothing but the journal ever knew the name
+            self._telling.forget(user_id)
+            await asyncio.gather(*(task.post(PersonForgotten(user_id)) for task in self._doors.values()))
+        return count
+
     # ---- tokens ----
 
     def _access(self, unlock: UnlockToken, now: Now, origin: object) -> Access:
@@ -312,7 +326,7 @@ class Controller:
             has_stop=True,
             origin=origin,
         )
-        return Access(event, carrier.name, now, _person(unlock), unlock)
+        return Access(event, Opener(carrier.name), now, _person(unlock), unlock)
 
     async def wait_at_door(self, door: DoorId, access: Access) -> Decision:
         """Wait for the door's turn; return what came of it."""
@@ -321,7 +335,7 @@ class Controller:
         if (task := self._doors.get(door)) is None:  # taken away while a PIN was looked at
             return self.deny(access, Decision(Code.WRONG_DOOR, door))
         if not task.take(access):
-            self.counters[Code.RATE_LIMITED] += 1
+            self._telling.count(Code.RATE_LIMITED)
             return Decision(Code.RATE_LIMITED, door)
         return await access.answer
 
@@ -358,7 +372,7 @@ class Controller:
         """Record a refusal and return it."""
         if refusal.code is Code.ALREADY_SPENT and access.token is not None:
             if access.token.text in self._history.texts:  # the very text that was spent while this one waited: A.2, 1b
-                self.counters[refusal.code] += 1
+                self._telling.count(refusal.code)
                 return refusal
             self._history.remember_text(access.token.text)
         event = replace(access.event, outcome=EventName.ACCESS_DENIED, code=refusal.code)

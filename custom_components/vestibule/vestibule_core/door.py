@@ -70,6 +70,15 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Opener:
+    """For whom a door is released: a carrier's or a person's name."""
+
+    name: str
+    user_id: str | None = None
+    """Of a person."""
+
+
+@dataclass(frozen=True, slots=True)
 class DoorState:
     """One door at one moment. All times are seconds of boot time."""
 
@@ -81,10 +90,10 @@ class DoorState:
     """When the release is over."""
     securing: bool = False
     """A release that the controller has to end is, or may be, under way."""
-    granted_to: str | None = None
+    granted_to: Opener | None = None
     """For whom the strike was told, while it has not answered."""
-    by: str | None = None
-    """For whom it released last: a carrier's or a person's name. None: something else moved it, or nobody is named."""
+    by: Opener | None = None
+    """For whom it released last. None: something else moved it, or nobody is named."""
     told_at: float | None = None
     """When the strike was told to release, while it has not answered."""
     unanswered: bool = False
@@ -153,7 +162,7 @@ _SHUT: Final = {DoorMode.LOCKED_DOWN: Code.LOCKDOWN, DoorMode.BLOCKED: Code.DOOR
 class Grant:
     """An access was decided and is durable."""
 
-    by: str | None
+    by: Opener | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +214,7 @@ class ModeChosen:
     """A mode was chosen for this door, and is durable; LOCKED_DOWN cannot be chosen (``LockdownBegun``)."""
 
     mode: DoorMode
-    by: str | None = None
+    by: Opener | None = None
     """Who chose it."""
 
 
@@ -229,6 +238,13 @@ class DeliveriesChosen:
 @dataclass(frozen=True, slots=True)
 class TamperCleared:
     """Somebody has looked, and it is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class PersonForgotten:
+    """A person is deleted, and is not named any more."""
+
+    user_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +280,7 @@ type Input = (
     | LockdownLifted
     | DeliveriesChosen
     | TamperCleared
+    | PersonForgotten
     | StrikeReplaced
     | SetUpChanged
     | Sensed
@@ -332,6 +349,8 @@ def advance(state: DoorState, event: Input, now: float, timing: Timing) -> Outco
             return replace(state, tampered=False), ()
         case DeliveriesChosen(accepted):
             return replace(state, accepts_deliveries=accepted), ()
+        case PersonForgotten(user_id):
+            return replace(state, by=_but(state.by, user_id), granted_to=_but(state.granted_to, user_id)), ()
         case ModeChosen():
             return _mode(state, event, now, timing)
         case LockdownBegun() if state.mode is not DoorMode.LOCKED_DOWN:
@@ -346,6 +365,10 @@ def advance(state: DoorState, event: Input, now: float, timing: Timing) -> Outco
             return replace(state, mode=state.after_lockdown, after_lockdown=DoorMode.NORMAL), ()
         case _:
             return state, ()
+
+
+def _but(opener: Opener | None, user_id: str) -> Opener | None:
+    return None if opener is not None and opener.user_id == user_id else opener
 
 
 # ---- an access ----

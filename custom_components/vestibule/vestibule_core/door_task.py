@@ -28,6 +28,7 @@ from .door import (
     NotReleased,
     NotSecured,
     Observed,
+    Opener,
     Record,
     Released,
     Secured,
@@ -82,8 +83,8 @@ class Access:
     """A wish to be let in, on its way to its door. ``event`` is the grant, should it come to that."""
 
     event: AccessEvent
-    by: str | None
-    """The carrier's or the person's name."""
+    by: Opener | None
+    """For whom; None: nobody is named."""
     began: Now
     person: Person
     token: UnlockToken | None = None

@@ -73,10 +73,18 @@ class JournalDamaged(VestibuleError):
     """The file is not a journal, SQLite found it damaged, or its newest entries are not those that were signed."""
 
 
+class JournalUnsigned(VestibuleError):
+    """The journal was written by a version that did not sign: there is nothing to verify it by."""
+
+
 class BackupRunning(VestibuleError):
     """The journal's file is being copied: what is deleted now would live on in the copy."""
 
     temporary = True
+
+
+class IdentityMissing(VestibuleError):
+    """The key that signed the journal is not there. A new one is made only if an administrator wants to go on so."""
 
 
 class IdentityUnusable(VestibuleError):

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
-from .leaf import Leaf, parse
+from .leaf import Leaf, Person, parse
 from .merkle import Tree
 from .model import DoorId
 from .note import VerifierKey
@@ -48,6 +48,13 @@ class PersonPart:
     sequence: int
     salt: bytes
     text: str
+
+    def read(self) -> Person:
+        """Return what the text says; raise ValueError if it cannot be read."""
+        person = json.loads(self.text)
+        if not isinstance(person, dict):
+            raise ValueError("a person's part is no object")
+        return person
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +93,22 @@ class Run:
         """The number of its last entry."""
         return self.first + len(self.leaves) - 1
 
+    def entries(self) -> Iterator[Entry]:
+        """Yield its entries as they are shown; raise Broken at one that cannot be read."""
+        parts = {part.sequence: part for part in self.persons}
+        for sequence, data in enumerate(self.leaves, self.first):
+            try:
+                yield Entry(parse(data), parts.get(sequence))
+            except ValueError as err:
+                raise Broken(sequence - 1, "an entry cannot be read") from err
 
-class Gap(ValueError):
-    """Entries are missing; ``after`` is the last one before the gap."""
 
-    def __init__(self, after: int) -> None:
-        """Say where."""
-        super().__init__(f"entries are missing after entry {after}")
+class Broken(ValueError):
+    """Entries are missing or cannot be read; ``after`` is the last one before them."""
+
+    def __init__(self, after: int, why: str) -> None:
+        """Say where, and why."""
+        super().__init__(why)
         self.after = after
 
 
@@ -143,33 +159,54 @@ def read_header(db: sqlite3.Connection) -> Header:
 
 
 def read_run(db: sqlite3.Connection, after: int, *, most: int = RUN) -> Run | None:
-    """Return the run after entry ``after``, None behind the last one; raise Gap or ValueError.
+    """Return the run after entry ``after``, None behind the last one; raise Broken.
 
     It has ``most`` entries and those to the next checkpoint.
     """
     (end,) = db.execute("SELECT min(size) FROM checkpoint WHERE size >= ?", (after + most,)).fetchone()
-    place = after, 2**63 - 1 if end is None else end
-    rows = db.execute("SELECT seq, bytes FROM leaf WHERE seq > ? AND seq <= ? ORDER BY seq", place).fetchall()
-    checkpoints = db.execute("SELECT size, note FROM checkpoint WHERE size > ? AND size <= ? ORDER BY size", place)
-    persons = db.execute("SELECT seq, salt, json FROM person WHERE seq > ? AND seq <= ? ORDER BY seq", place)
+    span = after, 2**63 - 1 if end is None else end
+    leaves = db.execute("SELECT bytes FROM leaf WHERE seq > ? AND seq <= ? ORDER BY seq", span)
+    checkpoints = db.execute("SELECT size, note FROM checkpoint WHERE size > ? AND size <= ? ORDER BY size", span)
+    persons = db.execute("SELECT seq, salt, json FROM person WHERE seq > ? AND seq <= ? ORDER BY seq", span)
     run = Run(
         after + 1,
-        tuple(leaf for _, leaf in rows),
+        # A verification comes by here a million times: neither its number beside each, nor all rows at once.
+        tuple([leaf for (leaf,) in leaves]),
         tuple(PersonPart(*person) for person in persons),
         tuple(SignedSize(*checkpoint) for checkpoint in checkpoints),
     )
-    if rows and rows[-1][0] != run.last:  # they rise, so the last one tells
-        raise Gap(next(number - 1 for number, (sequence, _) in enumerate(rows, run.first) if sequence != number))
+    (newest,) = db.execute("SELECT max(seq) FROM leaf WHERE seq > ? AND seq <= ?", span).fetchone()
+    if run.leaves and newest != run.last:  # no number is there twice, so their count tells
+        numbers = enumerate(db.execute("SELECT seq FROM leaf WHERE seq > ? ORDER BY seq", (after,)), run.first)
+        gap = next((number - 1 for number, (sequence,) in numbers if sequence != number), run.last)
+        raise Broken(gap, "entries are missing")
     if run.checkpoints and run.checkpoints[-1].size > run.last:
-        raise Gap(run.last)
+        raise Broken(run.last, "entries are missing")
     # A damaged record may have turned one kind of value into another.
     if not set(map(type, run.leaves)) <= {bytes}:
-        raise ValueError(f"an entry of {run.first} to {run.last} is not in bytes")
+        raise Broken(after, "an entry is not in bytes")
     if not all(type(person.salt) is bytes and type(person.text) is str for person in run.persons):
-        raise ValueError(f"a person's part in {run.first} to {run.last} is not salt and text")
+        raise Broken(after, "a person's part is not salt and text")
     if not all(type(checkpoint.note) is str for checkpoint in run.checkpoints):
-        raise ValueError(f"a checkpoint in {run.first} to {run.last} is no text")
-    return run if rows else None
+        raise Broken(after, "a checkpoint is no text")
+    return run if run.leaves else None
+
+
+def read_runs(db: sqlite3.Connection, header: Header) -> Iterator[Run]:
+    """Yield every run of a journal at rest, in order; raise Broken, or sqlite3.Error if the disk fails."""
+    after = header.base.size
+    while True:
+        try:
+            run = read_run(db, after)
+        except sqlite3.Error as err:
+            # None: text that is not UTF-8.
+            if getattr(err, "sqlite_errorcode", None) not in {None, sqlite3.SQLITE_CORRUPT}:
+                raise
+            raise Broken(after, "the file is damaged") from err
+        if run is None:
+            return
+        yield run
+        after = run.last
 
 
 def read_newest(db: sqlite3.Connection, door: DoorId | None, most: int) -> list[Entry]:

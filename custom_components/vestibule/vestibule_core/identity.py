@@ -1,7 +1,7 @@
 """The controller's identity: an Ed25519 key in a file of its own, made once and kept for the life of the controller.
 
 Whoever has it can sign for this controller. A file that cannot be read is never replaced by a new key, for that would
-look like another controller.
+look like another controller; nor is one that is missing, unless its maker is asked to.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from . import durable
-from .errors import IdentityUnusable
+from .errors import IdentityMissing, IdentityUnusable
 from .note import SignerKey
 
 _LOGGER = logging.getLogger(__name__)
@@ -27,14 +27,17 @@ _MOST: Final = 4096
 """Bytes of the file that are looked at; a key has 119."""
 
 
-def keep(path: Path, name: str) -> SignerKey:
-    """Return the key in ``path`` under ``name``, making it durably if there is none; blocks. Raises IdentityUnusable.
+def keep(path: Path, name: str, *, make: bool) -> SignerKey:
+    """Return the key in ``path`` under ``name``; if there is none, ``make`` it durably. Blocks.
 
-    The file is PEM (PKCS #8, not encrypted), mode 0600.
+    The file is PEM (PKCS #8, not encrypted), mode 0600. To be made only while the journal is held: of two that are made
+    at once, one would sign and be gone. Raises IdentityMissing, or IdentityUnusable if it cannot be read or made.
     """
     try:
         with suppress(FileNotFoundError):
             return SignerKey(name, _read(path))
+        if not make:
+            raise IdentityMissing(f"{path} is not there")
         key = Ed25519PrivateKey.generate()
         durable.write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     except OSError as err:

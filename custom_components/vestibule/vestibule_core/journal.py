@@ -14,8 +14,9 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -24,12 +25,12 @@ from typing import Any, Final, Self
 
 from . import erasure, evidence
 from .erasure import Due, Subject, erased_jti
-from .errors import BackupRunning, JournalDamaged, Refused, StoreFailed
+from .errors import BackupRunning, JournalDamaged, JournalInUse, Refused, StoreFailed
 from .evidence import Entry, Header, PersonPart, Run
 from .leaf import Person
 from .model import AccessEvent, Code, DoorId, Issuer
 from .note import SignerKey
-from .schema import SIGNED_SINCE, leave, log_pages, start_log, take, translated
+from .schema import SIGNED_SINCE, held, leave, log_pages, start_log, take, translated
 from .writer import OWN, Notes, Writer
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,11 +42,17 @@ MOST_PAGES: Final = 16 * CHECKPOINT_PAGES
 QUIET: Final = 0.5
 """Seconds without work that make a moment quiet: after an unlock its outcome comes, and maybe the next driver."""
 
+RESERVE: Final = 32 * 2**20
+"""Bytes of the disk that are left to what is more than a refusal (A.2)."""
+LOOK_EVERY: Final = 1.0
+"""Seconds for which what is left of the disk is taken as known."""
+
 COPIED: Final = "copied"
 """Name of the note that says that the file may be a copy: it was restored from a backup, if it is found at start."""
-_BEING_COPIED: Final[set[Path]] = set()
-"""Journals that this process is letting be copied: closed and opened again meanwhile, one is no copy for that. Neither
-the boot id nor a process id would tell: both are the same again in a container that was restored."""
+_COPIES: Final[dict[Path, bool]] = {}
+"""Journals in which this process has noted that they are copied, and whether they still are: closed and opened again
+meanwhile, one is no copy for that. Neither the boot id nor a process id would tell: both are the same again in a
+container that was restored."""
 
 
 class SpentState(StrEnum):
@@ -101,25 +108,33 @@ class Journal:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tell: Callable[[AccessEvent], None] | None = None
-        self._copied = path in _BEING_COPIED
-        """Whether the file is being copied: it is then not written to, only its log is."""
         self.failed = False
         """Whether the store has failed; it then stays so until it is opened anew."""
+        self._reserve_alone, self._look_again = False, 0.0
+        """Whether no more than RESERVE is left of the disk, and until when that is taken as known; the writer's."""
         self._closed = False
 
     @classmethod
-    def open(cls, path: Path, signer: SignerKey) -> Self:
-        """Open or create the journal at ``path``, whose checkpoints ``signer`` signs from now on; blocks.
+    def open(cls, path: Path, key: Callable[[bool], SignerKey]) -> Self:
+        """Open or create the journal at ``path``; blocks.
 
-        Raises JournalInUse, JournalTooNew, JournalDamaged or StoreFailed, each with the file as it was.
+        ``key`` returns what signs its checkpoints from now on. It is called while the journal is held, and told whether
+        that was signed before. Raises JournalInUse, JournalTooNew, JournalDamaged, StoreFailed, or what ``key`` raises,
+        each with the file as it was.
         """
         with ExitStack() as undo:
             lock, db, version = take(path)
             undo.callback(os.close, lock)
             undo.callback(leave, db)
+            signed = version >= SIGNED_SINCE
+            signer = key(signed)
             try:
-                writer = Writer.resume(db, signer, signed=version >= SIGNED_SINCE)
+                writer = Writer.resume(db, signer, signed=signed)
+                if ended := _COPIES.get(path) is False:
+                    db.execute("DELETE FROM meta WHERE key = ?", (COPIED,))
                 db.execute("COMMIT")
+                if ended:
+                    _COPIES.pop(path)
                 journal = cls(path, lock, writer)
             except (OSError, sqlite3.Error) as err:
                 raise translated(err, path) from err
@@ -152,7 +167,7 @@ class Journal:
     @property
     def is_copy(self) -> bool:
         """Whether it was restored from a backup, and nobody has recorded that yet. Only before ``start``."""
-        return not self._copied and COPIED in self.notes()
+        return self._path not in _COPIES and COPIED in self.notes()
 
     def recent_spends(self, most: int) -> list[Accepted]:
         """Return the newest spends, oldest first. Only before ``start``."""
@@ -219,10 +234,24 @@ class Journal:
         return self._submit(work)
 
     def append(
-        self, event: AccessEvent, person: Person | None = None, notes: Notes | None = None
+        self,
+        event: AccessEvent,
+        person: Person | None = None,
+        notes: Notes | None = None,
+        *,
+        may_use_reserve: bool = True,
     ) -> asyncio.Future[AccessEvent]:
-        """Record an event that spends nothing. Raises StoreFailed."""
-        return self._submit(lambda writer: writer.append(event, person, notes or {}))
+        """Record an event that spends nothing; one that may not use the reserve, only while more is left of the disk.
+
+        Raises StoreFailed.
+        """
+
+        def work(writer: Writer) -> AccessEvent:
+            if not may_use_reserve and self._is_at_reserve():
+                raise StoreFailed("the rest of the disk is kept for what is more than a refusal")
+            return writer.append(event, person, notes or {})
+
+        return self._submit(work)
 
     def release_ended(self, door: DoorId, ids: Sequence[bytes]) -> asyncio.Future[None]:
         """Note that releases which the controller had to end are over; a later one's note stays. Raises StoreFailed."""
@@ -242,9 +271,21 @@ class Journal:
     def run(self, after: int) -> asyncio.Future[Run | None]:
         """Return the entries after entry ``after``, up to a checkpoint; None behind the last one.
 
-        Raises StoreFailed, Gap or ValueError. No door waits longer for it than for its own entry.
+        Raises StoreFailed or Broken. No door waits longer for it than for its own entry.
         """
         return self._submit(lambda writer: evidence.read_run(writer.db, after))
+
+    def runs(self, header: Header) -> Iterator[Run]:
+        """Yield every run, in order, in another thread than the event loop's. Raises StoreFailed or Broken."""
+        assert self._loop is not None
+
+        async def run_after(after: int) -> Run | None:
+            return await self.run(after)
+
+        after = header.base.size
+        while (run := asyncio.run_coroutine_threadsafe(run_after(after), self._loop).result()) is not None:
+            yield run
+            after = run.last
 
     def newest_entries(self, door: DoorId | None, most: int) -> asyncio.Future[list[Entry]]:
         """Return the newest entries (of ``door``; None: of all), newest first, each with its person's part."""
@@ -320,6 +361,11 @@ class Journal:
         return count
 
     # ---- backups ----
+
+    @property
+    def _copied(self) -> bool:
+        """Whether the file is being copied: it is then not written to, only its log is."""
+        return _COPIES.get(self._path, False)
 
     def begin_copy(self) -> asyncio.Future[None]:
         """Make the file fit to be copied, until ``end_copy``: what is written meanwhile goes to its log only.
@@ -403,6 +449,16 @@ class Journal:
             self._fail(err, group)
             return
         self._hand_over(results)
+
+    def _is_at_reserve(self) -> bool:
+        if (now := time.monotonic()) >= self._look_again:
+            try:
+                disk = os.statvfs(self._path.parent)
+                self._reserve_alone = disk.f_bavail * disk.f_frsize < RESERVE
+            except OSError:
+                self._reserve_alone = True
+            self._look_again = now + LOOK_EVERY
+        return self._reserve_alone
 
     def _do_alone(self, item: _Item) -> None:
         try:
@@ -492,13 +548,27 @@ class Journal:
     def _begin_copy(self, writer: Writer) -> None:
         writer.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (COPIED, "yes"))
         self._truncate(writer)
-        self._copied = True
-        _BEING_COPIED.add(self._path)
+        _COPIES[self._path] = True
 
     def _end_copy(self, writer: Writer) -> None:
         writer.db.execute("DELETE FROM meta WHERE key = ?", (COPIED,))
-        self._copied = False
-        _BEING_COPIED.discard(self._path)
+        _COPIES.pop(self._path, None)
+
+
+def end_copies() -> None:
+    """End every copy that ``Journal.end_copy`` did not: of journals that were closed, have failed or are gone; blocks.
+
+    One that cannot be written to now is seen to when it is opened next.
+    """
+    for path in tuple(_COPIES):
+        _COPIES[path] = False
+        if path.exists():
+            with suppress(JournalInUse, StoreFailed, sqlite3.Error), held(path):
+                with closing(sqlite3.connect(path)) as db, db:
+                    db.execute("DELETE FROM meta WHERE key = ?", (COPIED,))
+                _COPIES.pop(path)
+        else:
+            _COPIES.pop(path)
 
 
 def _find(subject: Subject, after: int, writer: Writer) -> tuple[list[Entry], int | None]:

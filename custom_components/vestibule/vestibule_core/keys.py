@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from . import b64url
+from .curve import Flaw, flaw_of
 from .errors import KeySetInvalid
 from .model import Issuer
 
@@ -201,31 +202,10 @@ def _p256(x: bytes, y: bytes) -> ec.EllipticCurvePublicKey:
         raise KeySetInvalid("bad_coordinate") from err
 
 
-# The encodings of the points of order 1, 2, 4 and 8, the non-canonical ones included; each also with the sign bit set,
-# which makes the 14 of protocol A.1. Under such a key anybody can sign.
-_SMALL_ORDER: Final = frozenset(
-    int.from_bytes(bytes.fromhex(point), "little")
-    for point in (
-        "0000000000000000000000000000000000000000000000000000000000000000",
-        "0100000000000000000000000000000000000000000000000000000000000000",
-        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    )
-)
-_P: Final = 2**255 - 19
-_D: Final = -121665 * pow(121666, -1, _P) % _P
-
-
 def _ed25519(raw: bytes) -> ed25519.Ed25519PublicKey:
-    y = int.from_bytes(raw, "little") & ~(1 << 255)
-    if y in _SMALL_ORDER:
-        raise KeySetInvalid("weak_key")
-    # The library takes any 32 bytes and fails at the first verification. RFC 8032 5.1.3: y must be below p, and
-    # x^2 = (y^2 - 1) / (d y^2 + 1) must have a root.
-    x2 = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
-    if y >= _P or pow(x2, (_P - 1) // 2, _P) != 1:
-        raise KeySetInvalid("bad_coordinate")
+    match flaw_of(raw):
+        case Flaw.WEAK:
+            raise KeySetInvalid("weak_key")
+        case Flaw.NO_POINT:
+            raise KeySetInvalid("bad_coordinate")
     return ed25519.Ed25519PublicKey.from_public_bytes(raw)

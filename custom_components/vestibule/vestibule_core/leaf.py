@@ -58,7 +58,10 @@ def encode(event: AccessEvent, sequence: int, commit: str | None) -> bytes:
 
 def parse(data: bytes) -> Leaf:
     """Return the leaf in ``data``; raise ValueError if it is none."""
-    fields = json.loads(data)
+    try:
+        fields = json.loads(data.decode())  # bytes would be read as UTF-16, too
+    except RecursionError as err:
+        raise ValueError("a leaf is nested too deeply") from err
     if not isinstance(fields, dict) or fields.keys() != _FIELDS:
         raise ValueError("a leaf has other fields than it should")
     sequence, at, kind = fields["seq"], fields["t"], fields["kind"]

@@ -216,6 +216,14 @@ class EventName(StrEnum):
     """The journal was found to be a copy: what happened after it was made is not in it."""
     RESTORE_CONFIRMED = "restore_confirmed"
     """An administrator has seen that the journal was restored."""
+    JOURNAL_EXPORTED = "journal_exported"
+    """An administrator was given a copy of the whole journal."""
+    PERSON_EXPORTED = "person_exported"
+    """An administrator was given all that the journal says about one person."""
+    PERSON_DELETED = "person_deleted"
+    """What the journal said about one person was deleted on request; what happened stays."""
+    REFUSALS_COUNTED = "refusals_counted"
+    """Refusals that left no entry of their own were counted for a minute (A.2)."""
 
 
 class DoorMode(StrEnum):
@@ -365,5 +373,7 @@ class AccessEvent:
     """The carrier's name as the manager wrote it."""
     has_stop: bool = False
     sequence: int | None = None
+    count: int | None = None
+    """How many refusals a summary sums up; None for everything else."""
     origin: object = None
     """What the host gave along with the request (Home Assistant: the Context), handed back untouched."""

@@ -16,6 +16,7 @@ from typing import Final, Self
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from .curve import Flaw, flaw_of
 from .merkle import HASH_SIZE
 
 MAX_BYTES: Final = 64 * 1024
@@ -43,22 +44,27 @@ class VerifierKey:
     public: bytes
 
     def __post_init__(self) -> None:
-        """Refuse what no signature line could name."""
+        """Refuse what no signature line could name, and a key that proves nothing."""
         if not _is_name(self.name):
             raise NoteError(f"{self.name!r} cannot name a key: use letters and digits, no space and no plus sign")
         if len(self.public) != _PUBLIC_SIZE:
             raise NoteError(f"an Ed25519 public key has {_PUBLIC_SIZE} bytes, not {len(self.public)}")
+        match flaw_of(self.public):
+            case Flaw.WEAK:
+                raise NoteError("anybody can sign under this key: do not rely on it, and ask where it came from")
+            case Flaw.NO_POINT:
+                raise NoteError("these bytes are no Ed25519 public key: copy it again")
 
     def __str__(self) -> str:
         """Return the text to hand to whoever is to verify."""
-        return f"{self.name}+{self.key_id.hex()}+{_encode(_ED25519 + self.public)}"
+        return f"{self.name}+{self.key_id.hex()}+{encode(_ED25519 + self.public)}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Return the key that ``text`` spells; raise NoteError."""
         match text.split("+", 2):
             case name, key_id, encoded:
-                key = _decode(encoded)
+                key = decode(encoded)
             case _:
                 raise NoteError("not a verifier key: copy the whole text, name+id+key, on one line")
         if key[:1] != _ED25519:
@@ -95,7 +101,7 @@ class SignerKey:
         if not text.endswith("\n"):
             raise NoteError("the text of a note has to end with a newline")
         signature = self.verifier.key_id + self._private.sign(_bytes(text))
-        note = f"{text}\n{_DASH}{self.verifier.name} {_encode(signature)}\n"
+        note = f"{text}\n{_DASH}{self.verifier.name} {encode(signature)}\n"
         _bytes(note)
         return note
 
@@ -131,7 +137,7 @@ def _signature(line: str) -> tuple[str, bytes, bytes]:
     """Return the name, key id and signature of a signature line."""
     match line.removeprefix(_DASH).split(" "):
         case name, encoded if line.startswith(_DASH) and _is_name(name):
-            raw = _decode(encoded)
+            raw = decode(encoded)
             if len(raw) > _KEY_ID_SIZE:
                 return name, raw[:_KEY_ID_SIZE], raw[_KEY_ID_SIZE:]
     raise NoteError("the note has a line after its text that is not a signature: copy it again, without anything else")
@@ -158,7 +164,7 @@ class Checkpoint:
     @property
     def text(self) -> str:
         """The text to sign."""
-        return f"{self.origin}\n{self.size}\n{_encode(self.root)}\n"
+        return f"{self.origin}\n{self.size}\n{encode(self.root)}\n"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -175,7 +181,7 @@ class Checkpoint:
                 raise NoteError("a checkpoint has three lines, each with a newline: origin, size and root")
         if not _DECIMAL.fullmatch(size):
             raise NoteError("the second line of a checkpoint is its size, in decimal without leading zeros")
-        return cls(origin, int(size), _decode(root))
+        return cls(origin, int(size), decode(root))
 
 
 def _is_name(name: str) -> bool:
@@ -195,15 +201,17 @@ def _bytes(text: str) -> bytes:
     return raw
 
 
-def _encode(raw: bytes) -> str:
+def encode(raw: bytes) -> str:
+    """Return base64 (RFC 4648 section 4), as notes and proofs spell bytes."""
     return base64.b64encode(raw).decode()
 
 
-def _decode(text: str) -> bytes:
+def decode(text: str) -> bytes:
+    """Return what base64 in its one spelling stands for; raise NoteError."""
     try:
         raw = base64.b64decode(text, validate=True)
     except ValueError as err:
         raise NoteError("not base64: copy it again, a character was lost or changed") from err
-    if _encode(raw) != text:  # bits that spell nothing, or padding: a second text for the same bytes
+    if encode(raw) != text:  # bits that spell nothing, or padding: a second text for the same bytes
         raise NoteError("not base64 in its one spelling: copy it again, a character was lost or changed")
     return raw

@@ -9,12 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from .durable import sync_directory
-from .errors import JournalDamaged, JournalInUse, JournalTooNew, StoreFailed
+from .errors import JournalDamaged, JournalInUse, JournalTooNew, JournalUnsigned, StoreFailed
 
 # Each migration takes the schema from its position to the next, in one transaction with the new user_version.
 _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
@@ -52,7 +54,7 @@ def take(path: Path) -> tuple[int, sqlite3.Connection, int]:
     """
     with ExitStack() as undo:
         try:
-            lock = _hold(path.with_name(f"{path.name}.lock"))
+            lock = _hold(path)
             undo.callback(os.close, lock)
             # Holds tokens and pseudonyms: nobody else's to read. SQLite gives its log the same mode.
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
@@ -61,12 +63,65 @@ def take(path: Path) -> tuple[int, sqlite3.Connection, int]:
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
             undo.callback(leave, db)
             version = _prepare(db, path)
-        except BlockingIOError as err:
-            raise JournalInUse(f"{path} is held by another process") from err
         except (OSError, sqlite3.Error) as err:
             raise translated(err, path) from err
         undo.pop_all()
         return lock, db, version
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep everybody else from the journal at ``path`` without opening it. Raises JournalInUse or StoreFailed."""
+    try:
+        lock = _hold(path)
+    except OSError as err:
+        raise translated(err, path) from err
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def look(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a journal that nobody writes to, mostly a copy of one, for reading only; blocks.
+
+    Keeps no controller from its journal: one that begins to write meanwhile is found at the end. Raises JournalInUse,
+    JournalTooNew, JournalDamaged or StoreFailed.
+    """
+    before = _at_rest(path)
+    # A log belongs to the journal and needs SQLite's own bookkeeping beside it; without one, not even a folder that
+    # cannot be written to is in the way.
+    how = "mode=ro" if before[1] else "mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)) as db:
+            if _check_kind(db, path) < SIGNED_SINCE:
+                raise JournalUnsigned(f"{path} is of a version that did not sign")
+            _check_tables(db, path)
+            yield db
+    except sqlite3.Error as err:
+        raise translated(err, path) from err
+    if _at_rest(path) != before:
+        raise JournalInUse(f"{path} was written to meanwhile")
+
+
+def _at_rest(path: Path) -> tuple[tuple[int, int], tuple[int, int] | None]:
+    """Return what would change if the journal, or its log (None: empty), were written to.
+
+    Raises JournalInUse if a process holds it, or StoreFailed.
+    """
+    log, lock = path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}.lock")
+    try:
+        if lock.exists():
+            with lock.open("rb") as handle:  # closed at once: no controller has to wait for us
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        file, logged = path.stat(), log.stat() if log.exists() else None
+    except BlockingIOError as err:
+        raise JournalInUse(f"{path} is held by another process") from err
+    except OSError as err:
+        raise translated(err, path) from err
+    changed = (file.st_size, file.st_mtime_ns)
+    return changed, (logged.st_size, logged.st_mtime_ns) if logged and logged.st_size else None
 
 
 def leave(db: sqlite3.Connection) -> None:
@@ -100,44 +155,69 @@ def translated(err: OSError | sqlite3.Error, path: Path) -> Exception:
 
 
 def _hold(path: Path) -> int:
-    """Return a lock that no other process gets while this one lives; raise BlockingIOError if one has it.
+    """Return a lock that no other process gets while this one lives. Raises JournalInUse, or OSError.
 
     SQLite's own lock is not enough: a process loses it as soon as any part closes the same file (a rule of POSIX),
     and Home Assistant reads every file for a backup. A flock on a file of its own stays.
     """
-    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    file = path.with_name(f"{path.name}.lock")
+    lock = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who puts a journal away removes this file as well: what is locked may be the one of before.
+        if not file.exists() or not os.path.samestat(os.fstat(lock), file.stat()):
+            raise BlockingIOError
+    except BlockingIOError as err:
+        os.close(lock)
+        raise JournalInUse(f"{path} is held by another process") from err
     except BaseException:
         os.close(lock)
         raise
     return lock
 
 
-def _check_kind(db: sqlite3.Connection, path: Path) -> None:
+def _check_kind(db: sqlite3.Connection, path: Path) -> int:
+    """Return the schema version of a journal; 0 of a new one. Raises JournalDamaged or JournalTooNew."""
     application = db.execute("PRAGMA application_id").fetchone()[0]
-    version = db.execute("PRAGMA user_version").fetchone()[0]
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if application != _APPLICATION_ID and (version or db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]):
         raise JournalDamaged(f"{path} is not a journal of Vestibule")
     if version > SCHEMA_VERSION:
         raise JournalTooNew(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}")
+    return version
+
+
+def _check_tables(db: sqlite3.Connection, path: Path) -> None:
+    """Raise JournalDamaged if the tables are not those of a journal: what is in them would mean something else."""
+    with closing(sqlite3.connect(":memory:")) as ours:
+        for statement in chain.from_iterable(_MIGRATIONS):
+            ours.execute(statement)
+        tables = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
+        if db.execute(tables).fetchall() != ours.execute(tables).fetchall():
+            raise JournalDamaged(f"{path}: its tables are not those of a journal")
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> int:
     """Lock, configure and migrate, in a transaction that stays open; return the version that was found."""
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    _check_kind(db, path)
-    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    version = _check_kind(db, path)
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise StoreFailed(f"{path} cannot keep a write-ahead log")
     db.execute("PRAGMA synchronous = FULL")  # NORMAL loses the last commits at a power cut
     db.execute("PRAGMA secure_delete = ON")
     db.execute("PRAGMA wal_autocheckpoint = 0")  # its syncs would fall into an unlock
     db.execute("BEGIN EXCLUSIVE")  # the lock that is taken here is kept until the file is closed
-    for statements in _MIGRATIONS[version:]:
-        for statement in statements:
-            db.execute(statement)
+    try:
+        for statements in _MIGRATIONS[version:]:
+            for statement in statements:
+                db.execute(statement)
+    except sqlite3.OperationalError as err:
+        if err.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        # Not the disk: what is in the file is not what its version says; a leaf that is no JSON, for instance.
+        raise JournalDamaged(f"{path} cannot be brought forward: {err}") from err
     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    _check_tables(db, path)
     start_log(db)
     return version

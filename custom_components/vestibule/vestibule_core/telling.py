@@ -1,7 +1,8 @@
 """Writing down and telling: each event goes into the journal, and from there to the host, once and in order.
 
 Nothing waits for what goes through here; what an unlock waits for is the controller's (``make_durable``). If the
-journal has failed, an event is at least told of.
+journal has failed, an event is at least told of. What it refuses to do: let refusals, which a stranger can cause in any
+number, take more of the disk than a line a minute and a share for each issuer and door.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final
 from .errors import StoreFailed
 from .journal import Journal, Spend, SpentState
 from .leaf import Person
-from .model import AccessEvent, Code, DoorId
+from .model import AccessEvent, Code, DoorId, EventName, Now
 from .writer import Notes
 
 _LOGGER = logging.getLogger(__name__)
@@ -25,19 +26,30 @@ REFUSALS_AN_HOUR: Final = 60
 are counted (A.2)."""
 MOST_KEYS: Final = 1000
 """Issuers, doors and persons whose refusals are counted."""
+SUMMARY_AFTER: Final = 60.0
+"""Seconds from the first refusal that is only counted to the entry that sums up what was."""
+
+_REFUSALS: Final = frozenset({EventName.ACCESS_DENIED, EventName.REFUSALS_COUNTED})
+"""What may not use the journal's reserve (A.2)."""
 
 
 class Telling:
     """The pen of one controller."""
 
-    def __init__(self, journal: Journal, host: Callable[[AccessEvent], None]) -> None:
+    def __init__(self, journal: Journal, host: Callable[[AccessEvent], None], clock: Callable[[], Now]) -> None:
         """``host`` gets every event once, in order."""
         self._journal = journal
         self._host = host
+        self._clock = clock
         self._refusals: dict[tuple[object, ...], tuple[float, int]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self.counters: Counter[Code] = Counter()
-        """Refusals that leave no other trace: what a stranger could cause in any number (A.2)."""
+        """Refusals that left no entry of their own: what a stranger could cause in any number (A.2)."""
+        self._summed: Counter[Code] = Counter()
+        """Those of them that are in a summary."""
+        self._summary: asyncio.TimerHandle | None = None
+        """When the next summary is due; None: nothing was counted since the last one."""
+        self._ended = False
 
     def record(
         self,
@@ -49,13 +61,18 @@ class Telling:
     ) -> None:
         """Write an event that nothing waits for; if the journal has failed, at least tell of it."""
         # Takes its place in the journal's order here, before the door goes on to the next in the queue.
-        written = self._journal.settle(*settles, event) if settles else self._journal.append(event, person, notes)
+        if settles:
+            written = self._journal.settle(*settles, event)
+        else:
+            written = self._journal.append(event, person, notes, may_use_reserve=event.outcome not in _REFUSALS)
 
         async def see() -> None:
             try:
                 await written
             except StoreFailed:
                 self.tell(event)
+                if event.outcome is EventName.ACCESS_DENIED and event.code is not None:
+                    self.count(event.code)
 
         self.later(see())
 
@@ -78,7 +95,31 @@ class Telling:
         if count < REFUSALS_AN_HOUR:
             self.record(event, person)
         else:
-            self.counters[event.code] += 1
+            self.count(event.code)
+
+    def count(self, code: Code) -> None:
+        """Count a refusal that leaves no entry of its own. A minute after the first one, one entry sums them up."""
+        self.counters[code] += 1
+        if self._summary is None and not self._ended:
+            self._summary = asyncio.get_running_loop().call_later(SUMMARY_AFTER, self._sum_up)
+
+    def _sum_up(self) -> None:
+        self._summary = None
+        counts = self.counters - self._summed
+        self._summed = self.counters.copy()
+        event = AccessEvent(
+            outcome=EventName.REFUSALS_COUNTED,
+            code=min(counts, key=lambda code: (-counts[code], code)),
+            door=None,
+            at=self._clock().wall,
+            count=counts.total(),
+        )
+        self.record(event, {"counts": {code.value: count for code, count in counts.items()}})
+
+    def forget(self, user_id: str) -> None:
+        """Forget whom refusals by hand were of, if it was this person."""
+        for key in [key for key in self._refusals if key[3:] == (user_id,)]:
+            del self._refusals[key]
 
     def tell(self, event: AccessEvent) -> None:
         """Hand an event to the host, whose failure is its own."""
@@ -92,6 +133,15 @@ class Telling:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    async def end(self) -> None:
+        """Write what waits, and sum up at once what was counted; what is counted from now on is in no summary."""
+        await self.recorded()  # what cannot be written is counted
+        self._ended = True
+        if self._summary is not None:
+            self._summary.cancel()
+            self._sum_up()
+            await self.recorded()
 
     async def recorded(self) -> None:
         """Return when all that has happened is in the journal, or cannot be."""
