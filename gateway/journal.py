@@ -7,25 +7,31 @@ stripped of what a terminal would obey before it is shown.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from tqdm import tqdm
 
 from vestibule_core import audit, bundle, proof
-from vestibule_core.audit import Verdict
-from vestibule_core.evidence import Broken, Entry, Run
+from vestibule_core.audit import Kept, Verdict
+from vestibule_core.evidence import Entry, Run
+from vestibule_core.kept import read_kept
 from vestibule_core.model import DoorId
-from vestibule_core.note import Checkpoint, NoteError, VerifierKey, open_note
+from vestibule_core.note import MAX_BYTES, MAX_SIZE, Checkpoint, NoteError, VerifierKey
 
-from .source import Source, Unusable, open_journal, read_proof
+from .source import Source, Unusable, open_journal, read_proof, read_text
 
 NEWEST: Final = 50
 """Entries that are shown if nobody says how many."""
+
+_WIDEST: Final = 80
+"""Characters of a column."""
 
 _JOURNAL: Final = "a journal's file that nobody writes to, or an exported journal"
 
@@ -71,7 +77,7 @@ def _verb(verbs: Any, name: str, run: Any, what: str, of: str = _JOURNAL) -> arg
 
 def _count(text: str) -> int:
     number = int(text)
-    if number < 1:
+    if not 1 <= number <= MAX_SIZE:
         raise ValueError
     return number
 
@@ -87,57 +93,77 @@ def _verify(given: argparse.Namespace) -> int:
         kept = _kept(given.checkpoint, keys or source.header.keys)
         with _progress(source, "verified") as runs:
             verdict = audit.verify(source.header, runs, keys=keys, kept=kept)
-        for line in _judgement(verdict, source.damage, named=bool(keys)):
-            print(line)
-        return 0 if verdict.holds and source.damage is None else 1
+        for line in _judgement(verdict, source.damage, has_keys=bool(keys)):
+            print(printable(line))
+    if not verdict.holds or source.damage is not None:
+        return 1
+    if verdict.kept is Kept.TOO_OLD:
+        raise Unusable(f"--checkpoint {given.checkpoint}: what it is about is not there any more, so it shows nothing")
+    return 0
 
 
-def _judgement(verdict: Verdict, damage: str | None, *, named: bool) -> Iterator[str]:
+def _judgement(verdict: Verdict, damage: str | None, *, has_keys: bool) -> Iterator[str]:
     """Say what was found, for a person."""
-    last = verdict.dropped + verdict.entries
-    proved = f"entries {verdict.dropped + 1} to {last}" if verdict.entries else "no entry"
+    first, last = verdict.dropped + 1, verdict.dropped + verdict.entries
+    proved = f"entries {first} to {last}" if verdict.entries else "no entry"
     if (failure := verdict.failure) is not None:
         yield f"DOES NOT HOLD from entry {failure.first} to {failure.last}: {failure.why}"
         yield f"before that:   {proved} as signed; what comes after was not looked at"
     elif damage is not None:
-        yield f"DAMAGED:       {_printable(damage)}"
+        yield f"DAMAGED:       {damage}"
         yield f"even so:       {proved} as signed"
     else:
         yield f"holds:         {proved} as signed, under {_number(verdict.checkpoints, 'checkpoint')}"
     if verdict.dropped:
-        yield f"dropped:       entries 1 to {verdict.dropped}, after their time"
-    yield f"persons:       {_number(verdict.persons, 'entry', 'entries')} still say who it was, as committed to"
+        yield f"gone:          entries 1 to {verdict.dropped} are not there any more"
+    if verdict.oldest is not None and verdict.latest is not None:
+        yield f"time (UTC):    {_time(verdict.oldest)} (entry {first}) to {_time(verdict.latest)}"
+    if verdict.may_be_cut:
+        yield "WARNING:       a journal drops only what is older than 24 months. What is gone here may be younger"
+    if failure is None:
+        yield f"persons:       {_number(verdict.persons, 'entry', 'entries')} still say who it was, as committed to"
+    for key, count in verdict.signed:
+        yield f"signed by:     {key} ({_number(count, 'checkpoint')})"
+    signed = {key for key, _ in verdict.signed}
     for key in verdict.keys:
-        yield f"signed by:     {_printable(str(key))}"
-    if not named:
-        yield "               The journal itself names this key: compare it with the one that Home Assistant shows"
+        if key not in signed:
+            yield f"not signed by: {key} (named by {'you' if has_keys else 'the journal'}, signed nothing)"
+    if signed and not has_keys:
+        yield "               Only the journal says whose key signed: compare it with the one that Home Assistant shows"
         yield "               (action vestibule.verify_journal), or hand that one over with --key."
-    if verdict.newest is not None:
+    if verdict.kept is Kept.MATCHES:
+        yield "kept:          the checkpoint that was kept is one of this journal"
+    if verdict.newest is not None and verdict.holds and damage is None:
         yield "newest proved checkpoint; kept elsewhere, it shows later (--checkpoint) that nothing was cut off:"
         yield ""
-        yield verdict.newest.rstrip("\n")
+        yield from verdict.newest.rstrip("\n").split("\n")
 
 
 def _verify_proof(given: argparse.Namespace, entry_proof: proof.EntryProof, keys: Sequence[VerifierKey]) -> int:
     if not keys:
         raise Unusable("a proof is worth as much as the key it is checked by: hand it over with --key")
+    kept = _kept(given.checkpoint, keys)
     try:
         entry, checkpoint = entry_proof.check(keys)
-        kept = _kept(given.checkpoint, keys)
         if kept is not None and kept.size == checkpoint.size and kept.root != checkpoint.root:
             raise NoteError("the checkpoint that was kept has as many entries, and others")
     except NoteError as err:
-        print(f"DOES NOT HOLD: {err}")
+        print(f"DOES NOT HOLD: {printable(str(err))}")
         return 1
-    print(f"holds:         entry {entry_proof.sequence} is in the journal of {_printable(checkpoint.origin)}")
+    print(f"holds:         entry {entry_proof.sequence} is in the journal of {printable(checkpoint.origin)}")
     _print_table([entry])
+    if kept is not None and kept.size != checkpoint.size:
+        raise Unusable(
+            f"--checkpoint {given.checkpoint}: it is of {_number(kept.size, 'entry', 'entries')}, the proof's is of "
+            f"{checkpoint.size}: whether they are of one journal is not known. Verify the journal itself with it"
+        )
     return 0
 
 
 def _key(text: str) -> VerifierKey:
     try:
-        return VerifierKey.parse(Path(text).read_text("utf-8").strip() if Path(text).is_file() else text)
-    except (NoteError, UnicodeDecodeError, OSError) as err:
+        return VerifierKey.parse(read_text(Path(text), MAX_BYTES).strip() if Path(text).exists() else text)
+    except NoteError as err:
         raise Unusable(f"--key: {err}") from err
 
 
@@ -145,8 +171,8 @@ def _kept(path: Path | None, keys: Sequence[VerifierKey]) -> Checkpoint | None:
     if path is None:
         return None
     try:
-        return Checkpoint.parse(open_note(path.read_text("utf-8"), keys))
-    except (NoteError, UnicodeDecodeError, OSError) as err:
+        return read_kept(read_text(path, MAX_BYTES), keys)
+    except NoteError as err:
         raise Unusable(f"--checkpoint {path}: {err}") from err
 
 
@@ -154,14 +180,13 @@ def _kept(path: Path | None, keys: Sequence[VerifierKey]) -> Checkpoint | None:
 
 
 def _show(given: argparse.Namespace) -> int:
-    with open_journal(given.file) as source, _unbroken(given.file):
-        entries = source.newest(DoorId(given.door) if given.door else None, given.last)
-        _print_table(entries)
+    with open_journal(given.file) as source:
+        _print_table(source.newest(DoorId(given.door) if given.door else None, given.last))
     return 0
 
 
 def _export(given: argparse.Namespace) -> int:
-    with open_journal(given.file) as source, _unbroken(given.file), _output(given.output) as output:
+    with open_journal(given.file) as source, _output(given.output) as output:
         output.write(bundle.encode_header(source.header))
         last = source.header.base.size
         with _progress(source, "exported") as runs:
@@ -173,7 +198,7 @@ def _export(given: argparse.Namespace) -> int:
 
 
 def _proof(given: argparse.Namespace) -> int:
-    with open_journal(given.file) as source, _unbroken(given.file), _progress(source, "read") as runs:
+    with open_journal(given.file) as source, _progress(source, "read") as runs:
         try:
             text = str(proof.prove(source.header, runs, given.entry, person=given.person))
         except NoteError as err:
@@ -184,32 +209,18 @@ def _proof(given: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _unbroken(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Broken as err:
-        raise Unusable(f"{path} is broken after entry {err.after}, {err}: `journal verify` says more") from err
-    except ValueError as err:
-        raise Unusable(f"{path} holds an entry that cannot be read, {err}: `journal verify` says more") from err
-
-
-@contextmanager
 def _output(path: Path | None) -> Iterator[BinaryIO]:
-    """Write to a new file, which is removed if something fails half-way, or to standard output."""
+    """Write to standard output, or to a new file, nobody else's to read and removed if something fails half-way."""
     if path is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    try:
-        file = path.open("xb")
-    except OSError as err:
-        raise Unusable(f"{path}: {err.strerror}") from err
-    try:
-        with file:
+    with open(path, "xb", opener=partial(os.open, mode=0o600)) as file:
+        try:
             yield file
-    except BaseException:
-        path.unlink()
-        raise
+        except BaseException:
+            path.unlink()
+            raise
 
 
 # ---- what a person sees ----
@@ -218,8 +229,9 @@ def _output(path: Path | None) -> Iterator[BinaryIO]:
 @contextmanager
 def _progress(source: Source, verb: str) -> Iterator[Iterable[Run]]:
     """Show on a terminal how far the runs have come."""
-    dropped = source.header.base.size
-    total = None if source.size is None else source.size - dropped
+    gone = source.header.base.size
+    # What a text says of itself may be any number.
+    total = source.size - gone if source.size is not None and gone <= source.size <= MAX_SIZE else None
     with tqdm(total=total, desc=verb, unit=" entries", disable=None, leave=False, file=sys.stderr) as bar:
 
         def runs() -> Iterator[Run]:
@@ -239,20 +251,25 @@ def _print_table(entries: Sequence[Entry]) -> None:
 
 def _row(entry: Entry) -> tuple[str, ...]:
     leaf = entry.leaf
-    when = datetime.fromtimestamp(leaf.at, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
-    who = _who(entry)
-    cells = str(leaf.sequence), when, leaf.door or "", leaf.kind, leaf.code or "", leaf.means or "", who
-    return tuple(map(_printable, cells))
+    cells = str(leaf.sequence), _time(leaf.at), leaf.door or "", leaf.kind, leaf.code or "", leaf.means or ""
+    return tuple(printable(cell[:_WIDEST]) for cell in (*cells, _who(entry)))
 
 
 def _who(entry: Entry) -> str:
     if entry.person is None:
         return "(deleted)" if entry.leaf.commit else ""
-    person = entry.person.read()
-    return str(person.get("user") or person.get("sub") or "")
+    try:
+        return entry.who or ""
+    except ValueError:
+        return "(unreadable)"
 
 
-def _printable(text: str) -> str:
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
+
+
+def printable(text: str) -> str:
+    """Return a line of text without what a terminal would obey."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 

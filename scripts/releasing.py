@@ -60,8 +60,13 @@ def main() -> None:
 
 def version_of(root: Path) -> str:
     """Return the one version that zip and wheel have."""
-    version: str = json.loads((root / INTEGRATION / "manifest.json").read_text("utf-8"))["version"]
+    version: str = _manifest(root)["version"]
     return version
+
+
+def _manifest(root: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((root / INTEGRATION / "manifest.json").read_text("utf-8"))
+    return manifest
 
 
 # ---- what may be released ----
@@ -135,10 +140,10 @@ def _build_wheel(root: Path, dist: Path, moment: int) -> None:
 
 
 def _write_sbom(root: Path, dist: Path, moment: int) -> None:
-    """Write the SBOM: the wheel with what uv.lock gives it, and the integration, which brings nothing with it."""
+    """Write the SBOM: the wheel with what uv.lock gives it, and the integration with what its manifest requires."""
     version = version_of(root)
     (wheel,) = dist.glob("*.whl")
-    export = ["export", "--quiet", "--frozen", "--no-default-groups", "--format", "cyclonedx1.5"]
+    export = ["export", "--quiet", "--frozen", "--no-default-groups", "--all-extras", "--format", "cyclonedx1.5"]
     sbom = json.loads(_run([uv(), *export, "--preview-features", "sbom-export"], root))
     licences = [{"license": {"id": "Apache-2.0"}}]
     gateway = sbom["metadata"]["component"]
@@ -149,13 +154,18 @@ def _write_sbom(root: Path, dist: Path, moment: int) -> None:
         "bom-ref": f"{ZIP}@{version}",
         "name": "vestibule",
         "version": version,
-        "description": "Integration for Home Assistant. It needs nothing that Home Assistant does not have.",
+        "description": "Integration for Home Assistant, with what it needs besides.",
         "licenses": licences,
         "purl": purl,
         "hashes": [_hash(dist / ZIP)],
     }
+    # Each is among the wheel's own as well, at the version that the manifest pins.
+    required = dict(requirement.split("==") for requirement in _manifest(root)["requirements"])
+    parts = [part for part in sbom["components"] if required.get(part["name"]) == part["version"]]
+    if {part["name"] for part in parts} != required.keys():
+        raise ReleaseRefused(f"uv.lock has other versions than the manifest of {', '.join(required)}")
     sbom["components"].append(integration)
-    sbom["dependencies"].append({"ref": integration["bom-ref"], "dependsOn": []})
+    sbom["dependencies"].append({"ref": integration["bom-ref"], "dependsOn": [part["bom-ref"] for part in parts]})
     # In place of the moment of this run and a random number.
     sbom["metadata"]["timestamp"] = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     del sbom["serialNumber"]

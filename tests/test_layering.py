@@ -19,6 +19,9 @@ CORE = INTEGRATION / "vestibule_core"
 ACTS = {
     "__init__",
     "doorstrike/__init__",
+    "doorstrike/connection",
+    "doorstrike/driver",
+    "doorstrike/pairing_session",
     "by_hand",
     "controller",
     "door_task",

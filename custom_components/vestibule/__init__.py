@@ -10,7 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from homeassistant.const import EVENT_CORE_CONFIG_UPDATE, EVENT_HOMEASSISTANT_FINAL_WRITE, Platform
+from homeassistant.const import (
+    EVENT_COMPONENT_LOADED,
+    EVENT_CORE_CONFIG_UPDATE,
+    EVENT_HOMEASSISTANT_FINAL_WRITE,
+    Platform,
+)
 from homeassistant.core import HassJob, HomeAssistant
 from homeassistant.exceptions import ConfigEntryError
 from homeassistant.helpers import config_validation as cv
@@ -60,6 +65,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: VestibuleConfigEntry) ->
     embedded.tell_what_waited()
     entry.async_on_unload(entry.add_update_listener(_async_entry_changed))
     entry.async_on_unload(hass.bus.async_listen(EVENT_CORE_CONFIG_UPDATE, embedded.follow_time_zone))
+    entry.async_on_unload(hass.bus.async_listen(EVENT_COMPONENT_LOADED, embedded.follow_component))
     entry.async_on_unload(async_track_time_interval(hass, embedded.retain, RETAIN_EVERY))
     watch(hass, entry)
     # A stopping Home Assistant does not unload its entries. Shutdown jobs run while switches still work.

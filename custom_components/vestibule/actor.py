@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from homeassistant.core import Context, HomeAssistant
@@ -43,10 +45,26 @@ async def async_actor(hass: HomeAssistant, context: Context | None) -> Actor:
     return Actor(user_id=user.id, name=user.name, is_admin=user.is_admin)
 
 
-def raise_unless_done(decision: Decision, name: str) -> None:
-    """Raise what tells a person why something at ``name`` (a door, the building) was not done, or may not have been."""
+_BECAUSE: Final = {
+    Code.STRIKE_REFUSED: "unlock_strike_refused_because",
+    Code.STRIKE_UNREACHABLE: "unlock_strike_unreachable_because",
+}
+"""The same, where the strike has words of its own for it."""
+
+
+def raise_unless_done(decision: Decision, name: str, why: Mapping[Code, str] = MappingProxyType({})) -> None:
+    """Raise what tells a person why something at ``name`` (a door, the building) was not done, or may not have been.
+
+    ``why`` is what a door's strike says to that itself.
+    """
     if decision.granted:
         return
+    if decision.code in why and (because := _BECAUSE.get(decision.code)):
+        raise HomeAssistantError(
+            translation_domain=DOMAIN,
+            translation_key=because,
+            translation_placeholders={"door": name, "reason": why[decision.code]},
+        )
     error = ServiceValidationError if decision.code in _NOT_YOURS else HomeAssistantError
     raise error(
         translation_domain=DOMAIN,

@@ -19,7 +19,7 @@ from homeassistant.components.http.auth import async_sign_path
 from homeassistant.components.http.const import KEY_HASS_USER
 from homeassistant.const import ATTR_DEVICE_ID
 from homeassistant.core import Context, HomeAssistant, ServiceCall, ServiceResponse, SupportsResponse, callback
-from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
+from homeassistant.exceptions import HomeAssistantError, ServiceValidationError, Unauthorized
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers import service
 from homeassistant.helpers.http import KEY_HASS, HomeAssistantView
@@ -30,12 +30,13 @@ from .const import CONF_DOOR, DOMAIN
 from .embedded import Embedded
 from .services import door_of, loaded_building
 from .vestibule_core import audit, bundle, proof
-from .vestibule_core.erasure import Subject
-from .vestibule_core.errors import BackupRunning, StoreFailed
-from .vestibule_core.evidence import Broken, Entry
-from .vestibule_core.leaf import Person
-from .vestibule_core.model import EventName
-from .vestibule_core.note import Checkpoint, NoteError, open_note
+from .vestibule_core.audit import Verdict
+from .vestibule_core.errors import BackupRunning, JournalMoved, Refused, StoreFailed
+from .vestibule_core.evidence import Broken, Entry, Header, Run
+from .vestibule_core.kept import read_kept
+from .vestibule_core.model import Code, DoorId, EventName
+from .vestibule_core.note import MAX_SIZE, Checkpoint, NoteError
+from .vestibule_core.proof import EntryProof
 
 SERVICE_VERIFY: Final = "verify_journal"
 SERVICE_SHOW: Final = "show_journal"
@@ -55,7 +56,9 @@ LINK_LASTS: Final = timedelta(minutes=5)
 """How long the address of an exported journal can be opened."""
 _URL: Final = f"/api/{DOMAIN}/journal"
 
-_SEQUENCE: Final = {probatio.Required(ATTR_SEQUENCE): probatio.All(probatio.Coerce(int), probatio.Range(min=1))}
+_SEQUENCE: Final = {
+    probatio.Required(ATTR_SEQUENCE): probatio.All(probatio.Coerce(int), probatio.Range(min=1, max=MAX_SIZE))
+}
 _SHOW: Final = {
     probatio.Optional(CONF_DOOR): cv.string,
     probatio.Optional(ATTR_DEVICE_ID): cv.string,
@@ -99,17 +102,17 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except StoreFailed as err:
-        raise HomeAssistantError(translation_domain=DOMAIN, translation_key="store_failed") from err
+        raise HomeAssistantError(translation_domain=DOMAIN, translation_key="journal_unavailable") from err
+    except JournalMoved as err:
+        raise HomeAssistantError(translation_domain=DOMAIN, translation_key="journal_changing") from err
     except BackupRunning as err:
         raise HomeAssistantError(translation_domain=DOMAIN, translation_key="backup_running") from err
+    except Refused as err:  # whoever asked is an administrator no more
+        raise Unauthorized from err
     except Broken as err:
         place = {"entry": str(err.after), "why": str(err)}
         raise HomeAssistantError(
             translation_domain=DOMAIN, translation_key="journal_broken", translation_placeholders=place
-        ) from err
-    except NoteError as err:
-        raise ServiceValidationError(
-            translation_domain=DOMAIN, translation_key="no_proof", translation_placeholders={"why": str(err)}
         ) from err
 
 
@@ -118,25 +121,51 @@ def _translated() -> Iterator[None]:
 
 async def _verify(call: ServiceCall) -> ServiceResponse:
     """Say whether the journal is what was signed, and where it first is not."""
-    journal = loaded_building(call.hass).journal
-    header = await journal.header()
-    kept = None
-    if note := call.data.get(ATTR_CHECKPOINT):
-        kept = Checkpoint.parse(open_note(note.rstrip("\n") + "\n", header.keys))
-    verdict = await call.hass.async_add_executor_job(
-        lambda: audit.verify(header, journal.runs(header), keys=header.keys, kept=kept)
-    )
-    failure = verdict.failure
+
+    def verify(header: Header, runs: Iterator[Run]) -> Verdict:
+        return audit.verify(header, runs, keys=header.keys, kept=_kept(call, header))
+
+    verdict = await _read_through(call, verify)
+    failure, signed = verdict.failure, dict(verdict.signed)
     return {
         "holds": verdict.holds,
+        "failure": {"first": failure.first, "last": failure.last, "why": failure.why} if failure else None,
         "entries": verdict.entries,
-        "dropped": verdict.dropped,
+        "oldest": _time(verdict.oldest),
+        "latest": _time(verdict.latest),
+        "gone": verdict.dropped,
+        "may_be_cut": verdict.may_be_cut,
         "persons": verdict.persons,
         "checkpoints": verdict.checkpoints,
-        "keys": [str(key) for key in verdict.keys],
-        "checkpoint": verdict.newest,
-        "failure": {"first": failure.first, "last": failure.last, "why": failure.why} if failure else None,
+        "signed_by": [{"key": str(key), "checkpoints": count} for key, count in signed.items()],
+        "signed_nothing": [str(key) for key in verdict.keys if key not in signed],
+        "kept": verdict.kept and verdict.kept.value,
+        "checkpoint": verdict.newest if verdict.holds else None,
     }
+
+
+async def _read_through[T](call: ServiceCall, read: Callable[[Header, Iterator[Run]], T]) -> T:
+    """Return what ``read`` makes of the whole journal; it runs in another thread."""
+    journal = loaded_building(call.hass).journal
+
+    async def reading() -> T:
+        header = await journal.header()
+        return await call.hass.async_add_executor_job(lambda: read(header, journal.runs(header)))
+
+    try:
+        return await reading()
+    except JournalMoved:  # what it was about to read has just had its time
+        return await reading()
+
+
+def _kept(call: ServiceCall, header: Header) -> Checkpoint | None:
+    """Return the checkpoint that somebody hands over."""
+    if not (note := call.data.get(ATTR_CHECKPOINT)):
+        return None
+    try:
+        return read_kept(note, header.keys)
+    except NoteError as err:
+        raise ServiceValidationError(translation_domain=DOMAIN, translation_key="checkpoint_unreadable") from err
 
 
 async def _show(call: ServiceCall) -> ServiceResponse:
@@ -144,22 +173,31 @@ async def _show(call: ServiceCall) -> ServiceResponse:
     embedded = loaded_building(call.hass)
     is_of_a_door = CONF_DOOR in call.data or ATTR_DEVICE_ID in call.data
     door = door_of(call, embedded) if is_of_a_door else None
+    entries = await embedded.journal.newest_entries(door, call.data[ATTR_LIMIT])
     try:
-        entries = await embedded.journal.newest_entries(door, call.data[ATTR_LIMIT])
+        return {"entries": [_shown(entry, embedded) | {"who": entry.who} for entry in entries]}
     except ValueError as err:
         raise HomeAssistantError(translation_domain=DOMAIN, translation_key="entry_unreadable") from err
-    return {"entries": [_shown(entry) | {"who": _name(_person(entry))} for entry in entries]}
 
 
 async def _prove(call: ServiceCall) -> ServiceResponse:
     """Return the proof that an entry is in the journal."""
-    journal = loaded_building(call.hass).journal
-    header = await journal.header()
     sequence, person = call.data[ATTR_SEQUENCE], call.data[ATTR_PERSONS]
-    entry_proof = await call.hass.async_add_executor_job(
-        lambda: proof.prove(header, journal.runs(header), sequence, person=person)
-    )
-    return {"proof": str(entry_proof)}
+
+    def prove(header: Header, runs: Iterator[Run]) -> EntryProof:
+        if not header.base.size < sequence <= header.size:
+            there = {"entry": str(sequence), "first": str(header.base.size + 1), "last": str(header.size)}
+            raise ServiceValidationError(
+                translation_domain=DOMAIN, translation_key="no_such_entry", translation_placeholders=there
+            )
+        return proof.prove(header, runs, sequence, person=person)
+
+    try:
+        return {"proof": str(await _read_through(call, prove))}
+    except NoteError as err:
+        raise HomeAssistantError(
+            translation_domain=DOMAIN, translation_key="no_proof", translation_placeholders={"why": str(err)}
+        ) from err
 
 
 async def _export(call: ServiceCall) -> ServiceResponse:
@@ -177,59 +215,58 @@ async def _export(call: ServiceCall) -> ServiceResponse:
 async def _export_person(call: ServiceCall) -> ServiceResponse:
     """Return every entry about the person of an entry, with all that it says about that person."""
     embedded = loaded_building(call.hass)
-    subject = await _subject(call, embedded)
-    await _note(call, embedded, EventName.PERSON_EXPORTED)
+    if (subject := await embedded.journal.subject(call.data[ATTR_SEQUENCE])) is None:
+        raise _about_nobody(call)
+    await _note(call.hass, call.context, embedded, EventName.PERSON_EXPORTED)
     entries = await embedded.journal.about(subject)
-    return {"entries": [_shown(entry) | {"person": _person(entry)} for entry in entries]}
+    return {
+        "entries": [_shown(entry, embedded) | {"person": entry.person and entry.person.read()} for entry in entries]
+    }
 
 
 async def _delete_person(call: ServiceCall) -> ServiceResponse:
     """Delete the person of an entry from every entry; what happened stays."""
-    embedded = loaded_building(call.hass)
-    subject = await _subject(call, embedded)
-    count = await embedded.controller.delete_person(subject)
-    # Who deletes himself is not written down anew by that.
-    await _note(call, embedded, EventName.PERSON_DELETED, named=call.context.user_id != subject.user_id)
+    embedded, actor = loaded_building(call.hass), await async_actor(call.hass, call.context)
+    if not (count := await embedded.controller.delete_person(call.data[ATTR_SEQUENCE], actor, call.context)):
+        raise _about_nobody(call)
     return {"entries": count}
 
 
-async def _subject(call: ServiceCall, embedded: Embedded) -> Subject:
-    sequence = call.data[ATTR_SEQUENCE]
-    if (subject := await embedded.journal.subject(sequence)) is None:
-        raise ServiceValidationError(
-            translation_domain=DOMAIN, translation_key="about_nobody", translation_placeholders={"entry": str(sequence)}
-        )
-    return subject
+def _about_nobody(call: ServiceCall) -> ServiceValidationError:
+    entry = {"entry": str(call.data[ATTR_SEQUENCE])}
+    return ServiceValidationError(
+        translation_domain=DOMAIN, translation_key="about_nobody", translation_placeholders=entry
+    )
 
 
-async def _note(call: ServiceCall, embedded: Embedded, what: EventName, *, named: bool = True) -> None:
+async def _note(hass: HomeAssistant, context: Context, embedded: Embedded, what: EventName) -> None:
     """Record what an administrator did with the journal; raise unless that was possible."""
-    actor = await async_actor(call.hass, call.context)
-    decision = await embedded.controller.by_hand.note(what, actor, call.context, named=named)
+    actor = await async_actor(hass, context)
+    decision = await embedded.controller.by_hand.note(what, actor, context)
+    if decision.code is Code.STORE_FAILED:
+        raise HomeAssistantError(translation_domain=DOMAIN, translation_key="journal_unavailable")
     raise_unless_done(decision, embedded.name)
 
 
 # ---- what is shown of an entry ----
 
 
-def _shown(entry: Entry) -> dict[str, Any]:
+def _shown(entry: Entry, embedded: Embedded) -> dict[str, Any]:
     leaf = entry.leaf
+    doorway = embedded.doors.get(DoorId(leaf.door)) if leaf.door is not None else None
     return {
         "sequence": leaf.sequence,
-        "time": dt_util.utc_from_timestamp(leaf.at).isoformat(),
+        "time": _time(leaf.at),
         "door": leaf.door,
+        "door_name": doorway.setup.door.name if doorway is not None else None,
         "outcome": leaf.kind,
         "code": leaf.code,
         "means": leaf.means,
     }
 
 
-def _person(entry: Entry) -> Person | None:
-    return entry.person.read() if entry.person is not None else None
-
-
-def _name(person: Person | None) -> str | None:
-    return None if person is None else person.get("user") or person.get("sub")
+def _time(at: float | None) -> str | None:
+    return None if at is None else dt_util.utc_from_timestamp(at).isoformat()
 
 
 # ---- the download ----
@@ -248,12 +285,10 @@ class _ExportView(HomeAssistantView):
             return self.json_message("Only administrators may export the journal", HTTPStatus.FORBIDDEN)
         try:
             embedded = loaded_building(hass)
-            origin = Context(user_id=user.id)
-            actor = await async_actor(hass, origin)
-            decision = await embedded.controller.by_hand.note(EventName.JOURNAL_EXPORTED, actor, origin)
-            raise_unless_done(decision, embedded.name)
-            header = await embedded.journal.header()
-        except (HomeAssistantError, StoreFailed) as err:
+            with _translated():
+                await _note(hass, Context(user_id=user.id), embedded, EventName.JOURNAL_EXPORTED)
+                header = await embedded.journal.header()
+        except HomeAssistantError as err:
             return self.json_message(str(err), HTTPStatus.SERVICE_UNAVAILABLE)
         persons = request.query.get(ATTR_PERSONS) != "no"
         response = web.StreamResponse(

@@ -29,10 +29,12 @@ class VestibuleBinarySensorDescription(BinarySensorEntityDescription):
     sense: Callable[[DoorState], Sense]
     reasons: Callable[[DoorState], list[str]] | None = None
     exists: Callable[[DoorSetup], bool] = always
+    sensor: Sensor | None = None
+    """Whose word it is. Of a strike's own it is shown from the start: no other entity shows it."""
 
 
 def _has(sensor: Sensor) -> Callable[[DoorSetup], bool]:
-    return lambda setup: sensor in setup.sensors
+    return lambda setup: sensor in setup.door.sensors
 
 
 def problems(state: DoorState) -> list[str]:
@@ -52,13 +54,14 @@ _ROWS: Final = (
         device_class=BinarySensorDeviceClass.DOOR,
         sense=lambda state: state.contact,
         exists=_has(Sensor.CONTACT),
+        sensor=Sensor.CONTACT,
     ),
     VestibuleBinarySensorDescription(
         key="problem",
         device_class=BinarySensorDeviceClass.PROBLEM,
         sense=_problem,
         reasons=problems,
-        exists=lambda setup: bool(setup.sensors),  # else nothing could tell of one, and "OK" would be a guess
+        exists=lambda setup: bool(setup.door.sensors),  # else nothing could tell of one, and "OK" would be a guess
     ),
     VestibuleBinarySensorDescription(
         key="tamper",
@@ -67,6 +70,7 @@ _ROWS: Final = (
         entity_registry_enabled_default=False,
         sense=lambda state: state.tamper,
         exists=_has(Sensor.TAMPER),
+        sensor=Sensor.TAMPER,
     ),
     VestibuleBinarySensorDescription(
         key="lock_monitor",
@@ -76,6 +80,7 @@ _ROWS: Final = (
         entity_registry_enabled_default=False,
         sense=lambda state: state.lock_monitor,
         exists=_has(Sensor.LOCK_MONITOR),
+        sensor=Sensor.LOCK_MONITOR,
     ),
     VestibuleBinarySensorDescription(
         key="rex",
@@ -84,6 +89,7 @@ _ROWS: Final = (
         entity_registry_enabled_default=False,
         sense=lambda state: state.rex,
         exists=_has(Sensor.REX),
+        sensor=Sensor.REX,
     ),
 )
 
@@ -105,6 +111,8 @@ class VestibuleBinarySensor(VestibuleDoorEntity, BinarySensorEntity):
         """Show ``row`` of this door."""
         super().__init__(doorway, row.key)
         self.entity_description = row
+        if row.sensor is not None and row.sensor not in doorway.setup.sensors:
+            self._attr_entity_registry_enabled_default = True
 
     @override
     async def async_added_to_hass(self) -> None:

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import time, tzinfo
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 
 from .const import (
     CONF_ACCESS_TIME,
     CONF_ACCURACY,
+    CONF_ADDRESS,
+    CONF_CAPS,
     CONF_DISTANCE,
     CONF_DOOR,
     CONF_DOORS,
+    CONF_HEARD,
     CONF_HELD_OPEN_TIME,
     CONF_HOURS,
     CONF_HOURS_DAYS,
@@ -30,8 +33,10 @@ from .const import (
     CONF_INTAKE_KEY_SHA256,
     CONF_ISSUER,
     CONF_JWK_SET,
+    CONF_KEEP_CONNECTED,
     CONF_MANUAL,
     CONF_METHODS,
+    CONF_NEXT_PSK,
     CONF_ON_POWER_LOSS,
     CONF_PERSONS_KEPT,
     CONF_PIN,
@@ -39,6 +44,7 @@ from .const import (
     CONF_PIN_SALT,
     CONF_POSITION_AGE,
     CONF_PRE_ALARM_TIME,
+    CONF_PSK,
     CONF_RATE,
     CONF_RELAY,
     CONF_RELAY_DOMAIN,
@@ -48,9 +54,16 @@ from .const import (
     CONF_REQUEST_AGE,
     CONF_RETURNS,
     CONF_REVOKED,
+    CONF_SLOT,
+    CONF_STRIKE,
+    CONF_STRIKE_ID,
+    CONF_VERSION,
     SUBENTRY_CARRIER,
     SUBENTRY_DOOR,
 )
+from .vestibule_core.doorstrike.frames import KEY_SIZE
+from .vestibule_core.doorstrike.slots import MOST as MOST_SLOTS
+from .vestibule_core.doorstrike.wire import STRIKE_ID_SIZE, VERSION, Caps
 from .vestibule_core.errors import KeySetInvalid
 from .vestibule_core.hours import Day, Hours, WeeklyHours
 from .vestibule_core.keys import KeyStatus, import_jwk_set
@@ -114,14 +127,47 @@ class Relay:
 
 
 @dataclass(frozen=True, slots=True)
+class RadioStrike:
+    """A strike that is reached over Bluetooth, and the key that it knows this building by."""
+
+    strike_id: bytes
+    slot: int
+    psk: bytes = field(repr=False)
+    next_psk: bytes | None = field(repr=False)
+    """A key that the strike may have taken into use instead."""
+    version: int
+    """The highest version of the protocol that it has proved to speak."""
+    caps: Caps
+    keep_connected: bool
+    address: str = field(compare=False)
+    """Where it was when this was stored. It may be elsewhere since: what it advertises says who it is."""
+    heard: int = field(compare=False)
+    """The number of its newest event when it was paired: what was before is not this building's."""
+
+    @property
+    def sensors(self) -> frozenset[Sensor]:
+        """What it watches by itself."""
+        return frozenset(sensor for cap, sensor in _SENSORS.items() if cap in self.caps)
+
+
+_SENSORS: Final = {
+    Caps.CONTACT: Sensor.CONTACT,
+    Caps.TAMPER: Sensor.TAMPER,
+    Caps.LOCK_MONITOR: Sensor.LOCK_MONITOR,
+}
+
+
+@dataclass(frozen=True, slots=True)
 class DoorSetup:
     """A door subentry."""
 
     subentry_id: str
     door: Door
-    relay: Relay
+    relay: Relay | RadioStrike
+    """What moves its bolt."""
     sensors: Mapping[Sensor, str]
-    """The entities that watch the door: each an id in the entity registry, or an entity id."""
+    """The entities that watch the door: each an id in the entity registry, or an entity id. They go before what a
+    strike watches by itself; ``door.sensors`` has both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +189,17 @@ def building_of(entry: ConfigEntry, zone: tzinfo) -> BuildingSetup:
     carriers: list[Carrier] = []
     unreadable: dict[str, str] = {}
     intake_keys: dict[str, Issuer] = {}
+    strikes: set[bytes] = set()
     for subentry in entry.subentries.values():
         try:
             if subentry.subentry_type == SUBENTRY_DOOR:
                 door = _door(subentry)
                 if door.door.id in doors:
                     raise ValueError("two doors share an id")
+                if isinstance(door.relay, RadioStrike):
+                    if door.relay.strike_id in strikes:
+                        raise ValueError("two doors share a strike")
+                    strikes.add(door.relay.strike_id)
                 doors[door.door.id] = door
             elif subentry.subentry_type == SUBENTRY_CARRIER:
                 carrier = _carrier(subentry)
@@ -181,6 +232,7 @@ def persons_kept_of(data: Mapping[str, Any]) -> PersonsKept:
 def _door(subentry: ConfigSubentry) -> DoorSetup:
     data = subentry.data
     sensors = {sensor: str(data[sensor]) for sensor in Sensor if data.get(sensor)}
+    relay = moved_by(data)
     held_open_time = _seconds(data[CONF_HELD_OPEN_TIME]) if data.get(CONF_HELD_OPEN_TIME) else None
     pre_alarm_time = _seconds(data[CONF_PRE_ALARM_TIME]) if data.get(CONF_PRE_ALARM_TIME) else 0.0
     if held_open_time is not None and pre_alarm_time >= held_open_time:
@@ -192,7 +244,7 @@ def _door(subentry: ConfigSubentry) -> DoorSetup:
             name=subentry.title,
             access_time=_seconds(data[CONF_ACCESS_TIME]),
             hours=hours_of(data.get(CONF_HOURS) or ()),
-            sensors=frozenset(sensors),
+            sensors=frozenset(sensors) | (relay.sensors if isinstance(relay, RadioStrike) else frozenset()),
             relock=RelockOn(data.get(CONF_RELOCK, RelockOn.TIMEOUT)),
             held_open_time=held_open_time,
             pre_alarm_time=pre_alarm_time,
@@ -200,9 +252,49 @@ def _door(subentry: ConfigSubentry) -> DoorSetup:
             manual=ManualRule(data.get(CONF_MANUAL, ManualRule.EVERYONE)),
             pin=_pin(data.get(CONF_PIN)),
         ),
-        relay=relay_of(data),
+        relay=relay,
         sensors=MappingProxyType(sensors),
     )
+
+
+def moved_by(data: Mapping[str, Any]) -> Relay | RadioStrike:
+    """Return what moves the bolt of a stored door; raise KeyError, TypeError or ValueError."""
+    return strike_of(data[CONF_STRIKE]) if CONF_STRIKE in data else relay_of(data)
+
+
+def strike_of(data: Mapping[str, Any]) -> RadioStrike:
+    """Return a strike as it is stored; raise KeyError, TypeError or ValueError."""
+    strike = RadioStrike(
+        strike_id=bytes.fromhex(data[CONF_STRIKE_ID]),
+        slot=int(data[CONF_SLOT]),
+        psk=bytes.fromhex(data[CONF_PSK]),
+        next_psk=bytes.fromhex(data[CONF_NEXT_PSK]) if data[CONF_NEXT_PSK] is not None else None,
+        version=int(data[CONF_VERSION]),
+        caps=Caps(int(data[CONF_CAPS])),
+        keep_connected=bool(data[CONF_KEEP_CONNECTED]),
+        address=str(data[CONF_ADDRESS]),
+        heard=int(data[CONF_HEARD]),
+    )
+    if len(strike.strike_id) != STRIKE_ID_SIZE or not 1 <= strike.slot <= MOST_SLOTS or strike.version < VERSION:
+        raise ValueError("no strike has such an id, slot or version")
+    if any(key is not None and len(key) != KEY_SIZE for key in (strike.psk, strike.next_psk)):
+        raise ValueError("no strike has such a key")
+    return strike
+
+
+def stored_strike(strike: RadioStrike) -> dict[str, Any]:
+    """Return a strike as ``strike_of`` reads it."""
+    return {
+        CONF_STRIKE_ID: strike.strike_id.hex(),
+        CONF_SLOT: strike.slot,
+        CONF_PSK: strike.psk.hex(),
+        CONF_NEXT_PSK: strike.next_psk.hex() if strike.next_psk is not None else None,
+        CONF_VERSION: strike.version,
+        CONF_CAPS: int(strike.caps),
+        CONF_KEEP_CONNECTED: strike.keep_connected,
+        CONF_ADDRESS: strike.address,
+        CONF_HEARD: strike.heard,
+    }
 
 
 def relay_of(data: Mapping[str, Any]) -> Relay:

@@ -1,26 +1,31 @@
 """The forms: the building, its doors and its carriers.
 
-A door's id is made here once and never changes. A carrier's intake key is made here, shown once and kept only as a
-hash; so is a PIN, which is never shown. Each error leaves what was typed in the form, except a private key: whoever
-pasted one has to replace it. A page is left out where nothing on it could be chosen.
+A strike that Home Assistant hears is offered by itself, and paired as the last thing before its door is there: a key
+that nobody keeps would be lost, and the strike with it. A door's id is made here once and never changes. A carrier's
+intake key is made here, shown once and kept only as a hash; so is a PIN, which is never shown. Each error leaves what
+was typed in the form, except a private key: whoever pasted one has to replace it. A page is left out where nothing on
+it could be chosen.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, Final, override
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, override
 
 import probatio
 from homeassistant.components.cover.const import CoverEntityFeature
 from homeassistant.components.lock import CONF_DEFAULT_CODE
 from homeassistant.config_entries import (
+    SAVE_DELAY,
     SOURCE_RECONFIGURE,
     SOURCE_USER,
     ConfigEntry,
@@ -28,6 +33,7 @@ from homeassistant.config_entries import (
     ConfigFlow,
     ConfigFlowResult,
     ConfigSubentry,
+    ConfigSubentryData,
     ConfigSubentryFlow,
     FlowType,
     SubentryFlowContext,
@@ -59,11 +65,23 @@ from homeassistant.helpers.selector import (
 )
 from homeassistant.helpers.translation import async_get_translations
 
-from .building import PersonsKept, RelayDomain, ReleasesWhen, Returns, persons_kept_of, relay_of
+from .building import (
+    PersonsKept,
+    RadioStrike,
+    RelayDomain,
+    ReleasesWhen,
+    Returns,
+    moved_by,
+    persons_kept_of,
+    stored_strike,
+    strike_of,
+)
 from .const import (
     CONF_ACCESS_TIME,
     CONF_ACCURACY,
     CONF_BUILDING,
+    CONF_CODE,
+    CONF_DELETE,
     CONF_DISTANCE,
     CONF_DOOR,
     CONF_DOORS,
@@ -75,6 +93,7 @@ from .const import (
     CONF_INTAKE_KEY_SHA256,
     CONF_ISSUER,
     CONF_JWK_SET,
+    CONF_KEEP_CONNECTED,
     CONF_MANUAL,
     CONF_METHODS,
     CONF_NEW_INTAKE_KEY,
@@ -95,12 +114,19 @@ from .const import (
     CONF_REQUEST_AGE,
     CONF_RETURNS,
     CONF_REVOKED,
+    CONF_RIGHTS,
+    CONF_SLOT,
+    CONF_STRIKE,
     DOMAIN,
     SUBENTRY_CARRIER,
     SUBENTRY_DOOR,
 )
 from .strikes import capabilities, reports
-from .vestibule_core.errors import KeySetInvalid
+from .vestibule_core.doorstrike.pairing import LabelError
+from .vestibule_core.doorstrike.slots import MOST as MOST_SLOTS
+from .vestibule_core.doorstrike.spending import LONGEST_PULSE, SHORTEST_PULSE
+from .vestibule_core.doorstrike.wire import Flags, Rights
+from .vestibule_core.errors import KeySetInvalid, OutcomeUnknown, StrikeRefused, StrikeUnreachable
 from .vestibule_core.hours import Day
 from .vestibule_core.keys import TrustedKey, import_jwk_set
 from .vestibule_core.model import (
@@ -119,6 +145,11 @@ from .vestibule_core.pin import Pin
 from .vestibule_core.policy import EvidenceLimits
 from .vestibule_core.token import DriverProof
 
+if TYPE_CHECKING:
+    from homeassistant.components.bluetooth import BluetoothServiceInfoBleak
+
+    from .ble import Found, HomeAssistantStrike
+
 type UserInput = dict[str, Any]
 type Errors = dict[str, str]
 
@@ -131,6 +162,8 @@ _DEFAULT_HELD_OPEN_TIME: Final = 60.0
 _DEFAULT_PRE_ALARM_TIME: Final = 15.0
 _RATE: Final = (1, 1000)
 _DEFAULT_RATE: Final = 12
+_STRIKE_TIME: Final = (SHORTEST_PULSE, LONGEST_PULSE)
+_RIGHTS: Final = {right.name.lower(): right for right in Rights if right.name is not None}
 _WORKDAYS: Final = list(Day)[:5]
 
 _DEFAULTS: Final = EvidenceLimits()
@@ -149,7 +182,9 @@ _NO_FIELDS: Final = probatio.Schema({})
 
 
 class BuildingFlow(ConfigFlow, domain=DOMAIN):
-    """The building: one for each Home Assistant."""
+    """The building: one for each Home Assistant. A strike that is found becomes a door of it."""
+
+    _strike: Found
 
     @classmethod
     @callback
@@ -173,7 +208,9 @@ class BuildingFlow(ConfigFlow, domain=DOMAIN):
 
     @override
     async def async_on_create_entry(self, result: ConfigFlowResult) -> ConfigFlowResult:
-        """Go on with the first door."""
+        """Go on with the first door, if there is none yet."""
+        if any(_subentries(result["result"], SUBENTRY_DOOR)):
+            return result
         door = await self.hass.config_entries.subentries.async_init(
             (result["result"].entry_id, SUBENTRY_DOOR), context=SubentryFlowContext(source=SOURCE_USER)
         )
@@ -198,6 +235,68 @@ class BuildingFlow(ConfigFlow, domain=DOMAIN):
         changed = {CONF_PERSONS_KEPT: user_input[CONF_PERSONS_KEPT]}
         return self.async_update_and_abort(entry, title=name, data_updates=changed)
 
+    # ---- a strike that Home Assistant hears ----
+
+    async def async_step_bluetooth(self, discovery_info: BluetoothServiceInfoBleak) -> ConfigFlowResult:
+        """Offer a strike that is no door yet."""
+        from . import ble
+
+        strike = ble.found(discovery_info)
+        if strike is None:
+            return self.async_abort(reason="no_strike")
+        await self.async_set_unique_id(strike.key)
+        self._abort_if_unique_id_configured()  # somebody wants it ignored
+        if strike.key in _known_strikes(self.hass):
+            return self.async_abort(reason="strike_known")
+        self._strike = strike
+        self.context["title_placeholders"] = {"name": _named(strike)}
+        return await self.async_step_strike()
+
+    async def async_step_strike(self, user_input: UserInput | None = None) -> ConfigFlowResult:
+        """Pair with it, and make it a door of the building; of a new one, if there is none."""
+        entry = next(iter(self.hass.config_entries.async_entries(DOMAIN, include_ignore=False)), None)
+        fields = _strike_fields()
+        if entry is None:
+            fields = {probatio.Required(CONF_BUILDING): _NAME, **fields}
+        shown = {"strike": _named(self._strike), "reason": ""}
+        if user_input is None:
+            values = {CONF_BUILDING: self.hass.config.location_name or "Building"}
+            return self._show_strike(fields, values, None, shown)
+        if self._strike.key in _known_strikes(self.hass):  # through the other form, while this one was open
+            return self.async_abort(reason="strike_known")
+        errors: Errors = {}
+        building = user_input.get(CONF_BUILDING, "").strip()
+        if entry is None and not building:
+            errors[CONF_BUILDING] = "name_empty"
+        from . import ble
+
+        self._strike = ble.find(self.hass, self._strike.key) or self._strike  # its button may have been held since
+        door = await _new_door(self.hass, self._strike, user_input, errors, shown)
+        if door is None:
+            return self._show_strike(fields, user_input, errors, shown)
+        if entry is None:
+            await self.async_set_unique_id(CONF_BUILDING, raise_on_progress=False)
+            return self.async_create_entry(title=building, data={CONF_BUILDING: _new_building_id()}, subentries=[door])
+        _add_door(self.hass, entry, door)
+        return self.async_abort(
+            reason=_added(self._strike),
+            description_placeholders={"name": door["title"], "door": door["data"][CONF_DOOR]},
+        )
+
+    def _show_strike(
+        self,
+        fields: Mapping[probatio.Marker, Any],
+        values: Mapping[str, Any],
+        errors: Errors | None,
+        placeholders: Mapping[str, str],
+    ) -> ConfigFlowResult:
+        return self.async_show_form(
+            step_id="strike",
+            data_schema=self.add_suggested_values_to_schema(probatio.Schema(dict(fields)), values),
+            errors=errors,
+            description_placeholders=placeholders,
+        )
+
     def _ask(
         self,
         step: str,
@@ -212,21 +311,27 @@ class BuildingFlow(ConfigFlow, domain=DOMAIN):
 
 
 class DoorFlow(ConfigSubentryFlow):
-    """A door: the relay that releases it, what watches it, and who may come in."""
+    """A door: the relay or strike that releases it, what watches it, and who may come in."""
 
     def __init__(self) -> None:
         """Begin without a door."""
         self._title = ""
         self._data: dict[str, Any] = {}
 
+    async def async_step_user(self, _: UserInput | None = None) -> SubentryFlowResult:
+        """Ask what moves the bolt of a new door, if there is a choice."""
+        if not _has_bluetooth(self.hass):
+            return await self.async_step_relay()
+        return self.async_show_menu(step_id="user", menu_options=["relay", "strike"])
+
     # ---- page 1: the relay ----
 
-    async def async_step_user(self, user_input: UserInput | None = None) -> SubentryFlowResult:
-        """Ask for a new door."""
+    async def async_step_relay(self, user_input: UserInput | None = None) -> SubentryFlowResult:
+        """Ask for a new door with a relay."""
         if user_input is None:
-            return self._ask("user", {})
+            return self._ask("relay", {})
         if errors := self._take(user_input, None):
-            return self._ask("user", user_input, errors)
+            return self._ask("relay", user_input, errors)
         return await self.async_step_watch()
 
     async def async_step_reconfigure(self, user_input: UserInput | None = None) -> SubentryFlowResult:
@@ -234,6 +339,8 @@ class DoorFlow(ConfigSubentryFlow):
         subentry = self._get_reconfigure_subentry()
         if (door := _door_id(subentry)) is None:
             return self.async_abort(reason="door_id_unreadable")
+        if CONF_STRIKE in subentry.data:
+            return self._offer_changes()
         shown = {"door": door}
         if user_input is None:
             now = {**subentry.data, CONF_NAME: subentry.title, CONF_RELAY: self._relay_of(subentry)}
@@ -301,6 +408,139 @@ class DoorFlow(ConfigSubentryFlow):
             }
         return errors
 
+    # ---- instead of a relay: a strike ----
+
+    async def async_step_strike(self, user_input: UserInput | None = None) -> SubentryFlowResult:
+        """Choose a strike in range, and pair with it; all else about the door can be changed later."""
+        from . import ble
+
+        known = _known_strikes(self.hass)
+        strikes = {strike.key: strike for strike in ble.in_range(self.hass) if strike.key not in known}
+        shown = {"reason": ""}
+        if user_input is not None and CONF_STRIKE in user_input:
+            errors: Errors = {}
+            if (strike := strikes.get(user_input[CONF_STRIKE])) is None:
+                errors[CONF_STRIKE] = "strike_gone"
+            elif (door := await _new_door(self.hass, strike, user_input, errors, shown)) is not None:
+                _add_door(self.hass, self._get_entry(), door)
+                named = {"name": door["title"], "door": door["data"][CONF_DOOR]}
+                return self.async_abort(reason=_added(strike), description_placeholders=named)
+        elif strikes:
+            errors = {}
+        else:
+            errors = {"base": "strikes_none_heard" if not ble.is_deaf(self.hass) else "strikes_nothing_listens"}
+        if not strikes:
+            return self._show("strike", {}, {}, errors, shown)
+        options = [SelectOptionDict(value=key, label=_described(strike)) for key, strike in strikes.items()]
+        choice: dict[probatio.Marker, Any] = {
+            probatio.Required(CONF_STRIKE, default=options[0]["value"]): _choices(options, multiple=False)
+        }
+        return self._show("strike", choice | _strike_fields(), user_input or {}, errors, shown)
+
+    def _offer_changes(self) -> SubentryFlowResult:
+        try:
+            strike_of(self._stored[CONF_STRIKE])
+        except KeyError, TypeError, ValueError:
+            return self.async_abort(reason="strike_unreadable")
+        return self.async_show_menu(step_id="reconfigure", menu_options=["settings", "pair_again", "rekey", "slots"])
+
+    async def async_step_settings(self, user_input: UserInput | None = None) -> SubentryFlowResult:
+        """Change a door with a strike; what it is paired with stays."""
+        subentry = self._get_reconfigure_subentry()
+        fields = {key: field for key, field in _strike_fields().items() if key.schema != CONF_CODE}
+        shown = {"door": subentry.data[CONF_DOOR]}
+        if user_input is None:
+            keep_connected = subentry.data[CONF_STRIKE][CONF_KEEP_CONNECTED]
+            now = {**subentry.data, CONF_NAME: subentry.title, CONF_KEEP_CONNECTED: keep_connected}
+            return self._show("settings", fields, now, placeholders=shown)
+        errors: Errors = {}
+        self._title = _name(user_input, errors)
+        _check_strike_time(user_input, errors)
+        if errors:
+            return self._show("settings", fields, user_input, errors, shown)
+        self._data = {
+            CONF_STRIKE: {**subentry.data[CONF_STRIKE], CONF_KEEP_CONNECTED: user_input[CONF_KEEP_CONNECTED]},
+            CONF_ACCESS_TIME: user_input[CONF_ACCESS_TIME],
+            CONF_ON_POWER_LOSS: user_input[CONF_ON_POWER_LOSS],
+        }
+        return await self.async_step_watch()
+
+    async def async_step_pair_again(self, user_input: UserInput | None = None) -> SubentryFlowResult:
+        """Get a slot of the same strike once more: after a factory reset, or when its key is lost."""
+        if not _has_bluetooth(self.hass):
+            return self.async_abort(reason="strike_without_bluetooth")
+        from . import ble
+
+        stored = strike_of(self._stored[CONF_STRIKE])
+        fields: dict[probatio.Marker, Any] = {probatio.Required(CONF_CODE): _NAME}
+        shown = {"reason": ""}
+        if user_input is None:
+            return self._show("pair_again", fields, {}, placeholders=shown)
+        errors: Errors = {}
+        strike = ble.find(self.hass, stored.strike_id.hex()[:_KEY_LENGTH])
+        if strike is None:
+            errors["base"] = "strike_unreachable"
+            shown["reason"] = ble.HomeAssistantRadio(self.hass, stored.address).reason
+        elif paired := await _paired(self.hass, strike, user_input[CONF_CODE], stored.keep_connected, errors, shown):
+            return self._keep(paired)
+        return self._show("pair_again", fields, user_input, errors, shown)
+
+    async def async_step_rekey(self, user_input: UserInput | None = None) -> SubentryFlowResult:
+        """Change the key that the strike knows this building by."""
+        if (strike := self._running) is None:
+            return self.async_abort(reason="strike_not_at_work")
+        shown = {"reason": ""}
+        errors: Errors = {}
+        # The strike's driver stores both keys in the subentry; they are on the disk before the new one counts.
+        if user_input is not None and await _done(strike.rekey(lambda: asyncio.sleep(2 * SAVE_DELAY)), errors, shown):
+            return self.async_abort(reason="rekeyed")
+        return self._show("rekey", {}, {}, errors, shown)
+
+    async def async_step_slots(self, user_input: UserInput | None = None) -> SubentryFlowResult:
+        """Change what another controller of the strike may do, or take its key away."""
+        if (strike := self._running) is None:
+            return self.async_abort(reason="strike_not_at_work")
+        own = strike.relay.slot
+        numbers = [SelectOptionDict(value=str(number), label=str(number)) for number in range(1, MOST_SLOTS + 1)]
+        fields: dict[probatio.Marker, Any] = {
+            probatio.Required(CONF_SLOT, default=str(own)): _choices(numbers, multiple=False),
+            probatio.Required(CONF_RIGHTS, default=list): SelectSelector(
+                SelectSelectorConfig(options=list(_RIGHTS), multiple=True, translation_key=CONF_RIGHTS)
+            ),
+            probatio.Required(CONF_DELETE, default=False): BooleanSelector(),
+        }
+        shown = {"slot": str(own), "reason": ""}
+        if user_input is None:
+            return self._show("slots", fields, {}, placeholders=shown)
+        errors: Errors = {}
+        slot, deleted = int(user_input[CONF_SLOT]), user_input[CONF_DELETE]
+        rights = Rights(sum(_RIGHTS[name] for name in user_input[CONF_RIGHTS]))
+        if deleted and slot == own:
+            errors[CONF_SLOT] = "slot_own"
+        elif deleted and rights:
+            errors[CONF_RIGHTS] = "slot_rights_and_deleted"
+        elif await _done(strike.delete_slot(slot) if deleted else strike.set_rights(slot, rights), errors, shown):
+            return self.async_abort(reason="slot_deleted" if deleted else "slot_changed")
+        return self._show("slots", fields, user_input, errors, shown)
+
+    @property
+    def _running(self) -> HomeAssistantStrike | None:
+        """The strike of the door that is being changed, if it is at work."""
+        entry, door = self._get_entry(), _door_id(self._get_reconfigure_subentry())
+        if entry.state is not ConfigEntryState.LOADED or not _has_bluetooth(self.hass):
+            return None
+        from .ble import HomeAssistantStrike
+
+        doorway = entry.runtime_data.doors.get(door)
+        return doorway.strike if doorway and isinstance(doorway.strike, HomeAssistantStrike) else None
+
+    def _keep(self, paired: RadioStrike) -> SubentryFlowResult:
+        return self.async_update_and_abort(
+            self._get_entry(),
+            self._get_reconfigure_subentry(),
+            data_updates={CONF_STRIKE: stored_strike(paired)},
+        )
+
     # ---- page 2: what watches the door ----
 
     async def async_step_watch(self, user_input: UserInput | None = None) -> SubentryFlowResult:
@@ -327,7 +567,10 @@ class DoorFlow(ConfigSubentryFlow):
         if errors:
             return self._show("watch", fields, user_input, errors)
         self._data |= chosen
-        return await (self.async_step_opened() if Sensor.CONTACT in chosen else self.async_step_admit())
+        moved = moved_by(self._data)
+        own = moved.sensors if isinstance(moved, RadioStrike) else ()
+        has_contact = Sensor.CONTACT in chosen or Sensor.CONTACT in own
+        return await (self.async_step_opened() if has_contact else self.async_step_admit())
 
     # ---- page 3, only of a door with a contact: what follows when it is opened ----
 
@@ -342,7 +585,7 @@ class DoorFlow(ConfigSubentryFlow):
         fields[probatio.Optional(CONF_PRE_ALARM_TIME)] = _number(1, "s")
         if user_input is None:
             values = dict(self._stored)
-            if Sensor.CONTACT not in values:
+            if Sensor.CONTACT not in values and CONF_RELOCK not in values:
                 values |= {CONF_HELD_OPEN_TIME: _DEFAULT_HELD_OPEN_TIME, CONF_PRE_ALARM_TIME: _DEFAULT_PRE_ALARM_TIME}
             if values.get(CONF_RELOCK) not in relocks:
                 values.pop(CONF_RELOCK, None)
@@ -366,10 +609,12 @@ class DoorFlow(ConfigSubentryFlow):
     @property
     def _relocks(self) -> list[RelockOn]:
         """What can end a release of this relay."""
-        relay = relay_of(self._data)
-        if not capabilities(relay).can_secure:
+        moved = moved_by(self._data)
+        if not capabilities(moved).can_secure:
             return [RelockOn.TIMEOUT]
-        if relay.domain is RelayDomain.COVER:  # one that closes when it opens would open no further
+        if (
+            not isinstance(moved, RadioStrike) and moved.domain is RelayDomain.COVER
+        ):  # one that closes when it opens would open no further
             return [RelockOn.TIMEOUT, RelockOn.CLOSE]
         return list(RelockOn)
 
@@ -409,6 +654,9 @@ class DoorFlow(ConfigSubentryFlow):
         if self.source == SOURCE_USER:
             self._data[CONF_DOOR] = new_door_id(os.urandom(16))
             return await self.async_step_give()
+        if CONF_STRIKE in stored:  # what its driver has stored meanwhile is not undone
+            kept_up = self._data[CONF_STRIKE][CONF_KEEP_CONNECTED]
+            self._data[CONF_STRIKE] = {**stored[CONF_STRIKE], CONF_KEEP_CONNECTED: kept_up}
         # All of it and no update: what was emptied must not stay from before.
         return self.async_update_and_abort(
             self._get_entry(),
@@ -683,6 +931,134 @@ def _name(user_input: UserInput, errors: Errors) -> str:
     return name
 
 
+# ---- strikes ----
+
+_KEY_LENGTH: Final = 12
+"""Hexadecimal digits of a strike's id that it advertises."""
+
+
+def _has_bluetooth(hass: HomeAssistant) -> bool:
+    return "bluetooth" in hass.config.components
+
+
+def _known_strikes(hass: HomeAssistant) -> set[str]:
+    """Return the strikes that are doors already, as they advertise themselves."""
+    return {
+        str(door.unique_id)[:_KEY_LENGTH]
+        for entry in hass.config_entries.async_entries(DOMAIN)
+        for door in _subentries(entry, SUBENTRY_DOOR)
+        if CONF_STRIKE in door.data
+    }
+
+
+def _named(strike: Found) -> str:
+    """Return what a strike is called before it is a door: the beginning of its id, as on its label."""
+    return strike.key[:8].upper()
+
+
+def _described(strike: Found) -> str:
+    return f"{_named(strike)} ({strike.rssi} dBm)"
+
+
+def _strike_fields() -> dict[probatio.Marker, Any]:
+    """Ask for a door with a strike."""
+    return {
+        probatio.Required(CONF_NAME): _NAME,
+        probatio.Required(CONF_ACCESS_TIME, default=_DEFAULT_ACCESS_TIME): _number(0.5, "s"),
+        probatio.Required(CONF_ON_POWER_LOSS, default=OnPowerLoss.FAIL_SECURE.value): _choice(
+            CONF_ON_POWER_LOSS, OnPowerLoss
+        ),
+        probatio.Required(CONF_KEEP_CONNECTED, default=False): BooleanSelector(),
+        probatio.Required(CONF_CODE): _NAME,
+    }
+
+
+def _check_strike_time(user_input: UserInput, errors: Errors) -> None:
+    least, most = _STRIKE_TIME
+    if not least <= user_input[CONF_ACCESS_TIME] <= most:
+        errors[CONF_ACCESS_TIME] = "strike_time_range"
+
+
+async def _new_door(
+    hass: HomeAssistant, strike: Found, user_input: UserInput, errors: Errors, placeholders: dict[str, str]
+) -> ConfigSubentryData | None:
+    """Pair with a strike and return its door as it is stored; None if that failed, and why is in ``errors``."""
+    name = _name(user_input, errors)
+    _check_strike_time(user_input, errors)
+    if errors:
+        return None
+    keep_connected = user_input[CONF_KEEP_CONNECTED]
+    paired = await _paired(hass, strike, user_input[CONF_CODE], keep_connected, errors, placeholders)
+    if paired is None:
+        return None
+    data = {
+        CONF_DOOR: new_door_id(os.urandom(16)),
+        CONF_STRIKE: stored_strike(paired),
+        CONF_ACCESS_TIME: user_input[CONF_ACCESS_TIME],
+        CONF_ON_POWER_LOSS: user_input[CONF_ON_POWER_LOSS],
+        CONF_HOURS: [],
+        CONF_MANUAL: ManualRule.EVERYONE.value,
+    }
+    return ConfigSubentryData(data=data, subentry_type=SUBENTRY_DOOR, title=name, unique_id=paired.strike_id.hex())
+
+
+async def _paired(
+    hass: HomeAssistant,
+    strike: Found,
+    code: str,
+    keep_connected: bool,
+    errors: Errors,
+    placeholders: dict[str, str],
+) -> RadioStrike | None:
+    """Pair with a strike; None if it cannot be done, which is then in ``errors``."""
+    from . import ble
+    from .vestibule_core.doorstrike.pairing_session import PairingFailed
+
+    try:
+        return await ble.pair(hass, strike, code.strip(), keep_connected=keep_connected)
+    except LabelError as err:
+        errors[CONF_CODE] = err.slip.value
+    except PairingFailed as err:
+        errors["base"] = err.slip.value
+    except StrikeUnreachable as err:
+        errors["base"] = "strike_unreachable"
+        placeholders["reason"] = str(err)
+    return None
+
+
+def _add_door(hass: HomeAssistant, entry: ConfigEntry, door: ConfigSubentryData) -> None:
+    hass.config_entries.async_add_subentry(
+        entry,
+        ConfigSubentry(
+            data=MappingProxyType(dict(door["data"])),
+            subentry_type=door["subentry_type"],
+            title=door["title"],
+            unique_id=door["unique_id"],
+        ),
+    )
+
+
+def _added(strike: Found) -> str:
+    """Return what is said when a strike has become a door: if it had a controller before, that has to grant rights."""
+    return "door_added" if Flags.FACTORY in strike.advertisement.flags else "door_added_without_rights"
+
+
+async def _done(work: Coroutine[Any, Any, None], errors: Errors, placeholders: dict[str, str]) -> bool:
+    """Return whether a strike did what it was asked; if not, why is in ``errors``."""
+    try:
+        await work
+    except StrikeUnreachable as err:
+        errors["base"] = "strike_unreachable"
+        placeholders["reason"] = str(err)
+    except StrikeRefused as err:
+        errors["base"] = "strike_refused"
+        placeholders["reason"] = str(err)
+    except OutcomeUnknown as err:
+        errors["base"] = "strike_unknown"
+        placeholders["reason"] = str(err)
+    return not errors
+
+
 def _door_id(door: ConfigSubentry) -> DoorId | None:
     """Return a stored door's id; None if it cannot be read."""
     try:
@@ -718,8 +1094,9 @@ def _choice(key: str, options: Iterable[StrEnum]) -> SelectSelector:
     )
 
 
-def _choices(options: list[SelectOptionDict]) -> SelectSelector:
-    return SelectSelector(SelectSelectorConfig(options=options, multiple=True, mode=SelectSelectorMode.LIST))
+def _choices(options: list[SelectOptionDict], *, multiple: bool = True) -> SelectSelector:
+    mode = SelectSelectorMode.LIST if multiple else SelectSelectorMode.DROPDOWN
+    return SelectSelector(SelectSelectorConfig(options=options, multiple=multiple, mode=mode))
 
 
 async def _weekly(hass: HomeAssistant) -> ObjectSelector:

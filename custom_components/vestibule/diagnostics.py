@@ -15,6 +15,7 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers.device_registry import DeviceEntry
 
+from .building import RadioStrike
 from .const import DOMAIN, JOURNAL_FILE
 from .embedded import Doorway, Embedded, VestibuleConfigEntry
 from .registered import resolve
@@ -85,11 +86,7 @@ def _door(hass: HomeAssistant, doorway: Doorway) -> dict[str, Any]:
         "manual": door.manual,
         "has_pin": door.pin is not None,
         "relay": {
-            "domain": setup.relay.domain,
-            "releases_when": setup.relay.releases_when,
-            "returns": setup.relay.returns,
-            "reports": setup.relay.reports,
-            **_entity(hass, setup.relay.entity),
+            **_relay(hass, doorway),
             "reachable": strike.is_reachable,
             "reading": strike.reading,
             "device_timed": capabilities.device_timed,
@@ -99,6 +96,26 @@ def _door(hass: HomeAssistant, doorway: Doorway) -> dict[str, Any]:
         },
         "sensors": {sensor.value: _entity(hass, entity) for sensor, entity in setup.sensors.items()},
         "state": _state(doorway.state),
+    }
+
+
+def _relay(hass: HomeAssistant, doorway: Doorway) -> dict[str, Any]:
+    relay = doorway.setup.relay
+    if isinstance(relay, RadioStrike):
+        # Why it is out of reach is left out: Home Assistant's words for it name addresses.
+        return {
+            "bluetooth": "bluetooth" in hass.config.components,
+            "version": relay.version,
+            "caps": [cap.name for cap in relay.caps],
+            "keep_connected": relay.keep_connected,
+            "battery": doorway.battery,
+        }
+    return {
+        "domain": relay.domain,
+        "releases_when": relay.releases_when,
+        "returns": relay.returns,
+        "reports": relay.reports,
+        **_entity(hass, relay.entity),
     }
 
 

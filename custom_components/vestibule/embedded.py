@@ -9,25 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.const import Platform
-from homeassistant.core import Context, HomeAssistant, callback
+from homeassistant.core import Context, Event, HomeAssistant, callback
 from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
 from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.device_registry import DeviceInfo
+from homeassistant.setup import EventComponentLoaded
 from homeassistant.util import dt as dt_util
 
-from .building import BuildingSetup, DoorSetup, PersonsKept, building_of, persons_kept_of
-from .const import CONF_BUILDING, DOMAIN, EVENT_ACCESS, IDENTITY_FILE, JOURNAL_FILE, MANUFACTURER
+from .building import (
+    BuildingSetup,
+    DoorSetup,
+    PersonsKept,
+    RadioStrike,
+    Relay,
+    building_of,
+    persons_kept_of,
+    stored_strike,
+)
+from .const import CONF_BUILDING, CONF_STRIKE, DOMAIN, EVENT_ACCESS, IDENTITY_FILE, JOURNAL_FILE, MANUFACTURER
 from .inputs import EntitySensor
-from .strikes import EntityStrike
+from .strikes import AbsentStrike, EntityStrike
 from .vestibule_core import identity
 from .vestibule_core.controller import Controller
 from .vestibule_core.door import DoorState
@@ -41,11 +53,13 @@ from .vestibule_core.errors import (
     JournalTooNew,
     StoreFailed,
 )
+from .vestibule_core.evidence import Broken
 from .vestibule_core.intake import Intake
 from .vestibule_core.journal import Journal
 from .vestibule_core.model import (
     AccessEvent,
     Actor,
+    Code,
     Decision,
     DoorId,
     DoorMode,
@@ -58,8 +72,12 @@ from .vestibule_core.model import (
 from .vestibule_core.note import SignerKey
 from .vestibule_core.schema import held
 
+if TYPE_CHECKING:
+    from .ble import Heard, HomeAssistantStrike
+
 _LOGGER = logging.getLogger(__name__)
 
+type DoorStrike = EntityStrike | HomeAssistantStrike | AbsentStrike
 type VestibuleConfigEntry = ConfigEntry[Embedded]
 
 _RELEASES: Final = frozenset({EventName.ACCESS_GRANTED, EventName.DOOR_UNLOCKED})
@@ -71,10 +89,16 @@ _MODELS: Final = {
 }
 
 
+PUT_BACK_TIME: Final = 60.0
+"""Seconds for which a strike that is the door's no more may still be needed to end what it holds open."""
+SPENDS: Final = 64
+"""How many releases of a door are known again in what its strike tells: as many as a strike remembers."""
+
+
 class Doorway:
     """A door with its strike, as the entities see it; lives as long as its subentry."""
 
-    def __init__(self, controller: Controller, setup: DoorSetup, strike: EntityStrike) -> None:
+    def __init__(self, controller: Controller, setup: DoorSetup, strike: DoorStrike) -> None:
         """Take a door that the controller is about to get."""
         self.setup = setup
         self.strike = strike
@@ -85,6 +109,9 @@ class Doorway:
         self.last_origin: Context | None = None
         """The context of the release that was granted last."""
         self.sensors: dict[Sensor, EntitySensor] = {}
+        """The entities that watch the door."""
+        self.spends: deque[bytes] = deque(maxlen=SPENDS)
+        """Releases of ours."""
         self._controller = controller
         self._state_listeners: list[Callable[[], None]] = []
         self._access_listeners: list[Callable[[AccessEvent, Context], None]] = []
@@ -94,6 +121,27 @@ class Doorway:
     def id(self) -> DoorId:
         """The door's id, for life."""
         return self.setup.door.id
+
+    @property
+    def radio_strike(self) -> HomeAssistantStrike | None:
+        """The strike, if it is one that is reached by radio."""
+        return None if isinstance(self.strike, EntityStrike | AbsentStrike) else self.strike
+
+    @property
+    def battery(self) -> int | None:
+        """What is left in the strike's battery, in percent; None: it has none, or has not said lately."""
+        strike = self.radio_strike
+        return strike.state.battery if strike is not None and strike.state is not None else None
+
+    @property
+    def why_not(self) -> dict[Code, str]:
+        """Why the strike does not do what it is told, in words for a person, as far as it has any."""
+        if isinstance(self.strike, AbsentStrike):
+            return {Code.STRIKE_UNREACHABLE: self.strike.reason}
+        if (strike := self.radio_strike) is None:
+            return {}
+        refused = {} if strike.refusal is None else {Code.STRIKE_REFUSED: strike.refusal}
+        return refused | {Code.STRIKE_UNREACHABLE: strike.why_unreachable}
 
     async def open_by_hand(self, actor: Actor, origin: Context | None, pin: str | None = None) -> Decision:
         """Let a person or an automation in."""
@@ -126,12 +174,21 @@ class Doorway:
         self.state = self._controller.state(self.id)
         self._unsubscribe = [
             self._controller.subscribe(self.id, self._state_changed),
-            self.strike.subscribe(lambda _: self._notify()),
+            self.strike.watch(self._notify),
         ]
         for sensor, entity in self.sensors.items():
             self._controller.sense(self.id, sensor, entity.sense)
             self._unsubscribe.append(entity.subscribe(partial(self._controller.sense, self.id, sensor)))
+        if (strike := self.radio_strike) is not None and isinstance(self.setup.relay, RadioStrike):
+            own = self.setup.relay.sensors - self.sensors.keys()
+            self._unsubscribe.append(self._hear(strike, own))
         self._notify()
+
+    def _hear(self, strike: HomeAssistantStrike, sensors: frozenset[Sensor]) -> Callable[[], None]:
+        from .ble import Hearing
+
+        door = self.setup.door
+        return Hearing(strike, self._controller, door.id, door.name, sensors, self.spends, time.time).end
 
     @callback
     def detach(self) -> None:
@@ -173,6 +230,11 @@ class Embedded:
         self._building_listeners: list[Callable[[], None]] = []
         # What is told before the entities are there (spends that a crash left without an outcome) waits for them.
         self._early: list[AccessEvent] | None = []
+        self._noted: dict[str, str] = {}
+        """What the journal has noted, at start."""
+        self._heard: dict[bytes, Heard] = {}
+        """How far strikes were heard that have been let go of since."""
+        self._retired: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(cls, hass: HomeAssistant, entry: VestibuleConfigEntry) -> Self:
@@ -189,6 +251,7 @@ class Embedded:
     @callback
     def start(self) -> None:
         """Begin to take requests. Moves no relay, unless a release of before a crash is ours to end."""
+        self._noted = self._journal.notes()
         self._take(self.setup)
         self.controller.start(self.setup.building, self._strikes)
         self._show()
@@ -219,6 +282,14 @@ class Embedded:
             for keep in self._each_door:
                 keep(doorway)
 
+    @callback
+    def follow_component(self, event: Event[EventComponentLoaded]) -> None:
+        """Begin to reach strikes by radio when Home Assistant has one."""
+        if event.data["component"] == "bluetooth" and any(
+            isinstance(doorway.strike, AbsentStrike) for doorway in self.doors.values()
+        ):
+            self.apply()
+
     async def follow_entry(self) -> None:
         """Apply a change of the entry; who has had the time that it allows now is forgotten at once."""
         before = self.setup.persons_kept
@@ -235,8 +306,12 @@ class Embedded:
 
     async def retain(self, *_: Any) -> None:
         """Take out of the journal what has had its time."""
-        with suppress(StoreFailed):  # said where it failed
+        try:
             await self._journal.retain(_due(self._journal, self.setup.persons_kept))
+        except StoreFailed:  # said where it failed
+            pass
+        except Broken as err:
+            _LOGGER.error("The journal is damaged (%s): what has had its time cannot be taken out of it", err)  # noqa: TRY400 - the next line of the log would not help
 
     async def begin_backup(self) -> None:
         """Make the journal fit to be copied while the doors work, until ``end_backup``."""
@@ -255,6 +330,12 @@ class Embedded:
         await self.controller.stop()
         for doorway in self.doors.values():
             doorway.detach()
+        for task in self._retired:
+            task.cancel()
+        strikes = [doorway.radio_strike for doorway in self.doors.values()]
+        closing = [self._hass.async_create_task(strike.close()) for strike in strikes if strike is not None]
+        if waiting := {*closing, *self._retired}:
+            await asyncio.wait(waiting)
 
     async def close(self, *_: Any) -> None:
         """Stop and close the journal; may be repeated."""
@@ -312,7 +393,7 @@ class Embedded:
     # ---- the entry's doors ----
 
     @property
-    def _strikes(self) -> dict[DoorId, EntityStrike]:
+    def _strikes(self) -> dict[DoorId, DoorStrike]:
         return {door: doorway.strike for door, doorway in self.doors.items()}
 
     def _take(self, setup: BuildingSetup) -> list[Doorway]:
@@ -321,18 +402,22 @@ class Embedded:
         A strike whose relay is the same stays.
         """
         for gone in self.doors.keys() - setup.doors.keys():
-            self.doors.pop(gone).detach()
+            removed = self.doors.pop(gone)
+            removed.detach()
+            self._retire(removed)
+            if (strike := removed.radio_strike) is not None:
+                strike.radio.offer_again()
         changed = []
         for door, door_setup in setup.doors.items():
             if (doorway := self.doors.get(door)) is None:
-                strike = EntityStrike(self._hass, door_setup.relay)
-                doorway = self.doors[door] = Doorway(self.controller, door_setup, strike)
+                doorway = self.doors[door] = Doorway(self.controller, door_setup, self._strike(door_setup))
                 changed.append(doorway)
-            elif doorway.setup != door_setup:
+            elif doorway.setup != door_setup or self._is_absent_no_more(doorway.strike):
                 changed.append(doorway)
                 doorway.setup = door_setup
-                if doorway.strike.relay != door_setup.relay:
-                    doorway.strike = EntityStrike(self._hass, door_setup.relay)
+                if doorway.strike.relay != door_setup.relay or self._is_absent_no_more(doorway.strike):
+                    self._retire(doorway)
+                    doorway.strike = self._strike(door_setup)
             for sensor in doorway.sensors.keys() & door_setup.sensors.keys():
                 if doorway.sensors[sensor].entity != door_setup.sensors[sensor]:
                     # What another entity said is no word of this one: an open door is found open, not forced.
@@ -341,6 +426,55 @@ class Embedded:
                 sensor: EntitySensor(self._hass, entity) for sensor, entity in door_setup.sensors.items()
             }
         return changed
+
+    def _strike(self, setup: DoorSetup) -> DoorStrike:
+        relay = setup.relay
+        if isinstance(relay, Relay):
+            return EntityStrike(self._hass, relay)
+        if not self._has_bluetooth:
+            return AbsentStrike(relay)
+        from .ble import HEARD, Heard, HomeAssistantStrike
+
+        heard = self._heard.get(relay.strike_id)
+        if heard is None:
+            heard = Heard.read(self._noted.get(HEARD + relay.strike_id.hex()), relay)
+        return HomeAssistantStrike(self._hass, relay, heard, partial(self._store, setup.subentry_id))
+
+    @property
+    def _has_bluetooth(self) -> bool:
+        return "bluetooth" in self._hass.config.components
+
+    def _is_absent_no_more(self, strike: DoorStrike) -> bool:
+        return isinstance(strike, AbsentStrike) and self._has_bluetooth
+
+    @callback
+    def _store(self, subentry_id: str, strike: RadioStrike) -> None:
+        """Keep what a strike's driver has to remember."""
+        if (subentry := self._entry.subentries.get(subentry_id)) is not None:
+            data = {**subentry.data, CONF_STRIKE: stored_strike(strike)}
+            self._hass.config_entries.async_update_subentry(self._entry, subentry, data=data)
+
+    def _retire(self, doorway: Doorway) -> None:
+        """Let go of a strike that is the door's no more, when it holds nothing open any more."""
+        if (strike := doorway.radio_strike) is None:
+            return
+        self._heard[strike.relay.strike_id] = strike.heard
+
+        is_needed = doorway.state.securing  # by the task of the door that was: it ends what it holds open
+
+        async def close() -> None:
+            try:
+                if is_needed:
+                    async with asyncio.timeout(PUT_BACK_TIME):
+                        await strike.put_back()
+            except TimeoutError:
+                _LOGGER.warning("The strike of %s was taken away and may still be released", doorway.setup.door.name)
+            finally:
+                await strike.close()
+
+        task = self._hass.async_create_background_task(close(), "let go of a strike")
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
 
     def _show(self) -> None:
         """Bring devices and subscriptions in line with what the controller was given."""
@@ -363,6 +497,7 @@ class Embedded:
                 config_entry_id=self._entry.entry_id,
                 config_subentry_id=doorway.setup.subentry_id,
                 identifiers={(DOMAIN, doorway.id)},
+                connections=_connections(doorway),
                 manufacturer=MANUFACTURER,
                 model=_MODELS[doorway.setup.door.on_power_loss],
                 name=doorway.setup.door.name,
@@ -374,6 +509,8 @@ class Embedded:
     @callback
     def _tell(self, event: AccessEvent) -> None:
         doorway = self.doors.get(event.door) if event.door is not None else None
+        if doorway is not None and event.spend_id is not None:
+            doorway.spends.append(event.spend_id)
         if self._early is not None:
             self._early.append(event)
             return
@@ -397,6 +534,11 @@ class Embedded:
         registry = dr.async_get(self._hass)
         device = registry.async_get_device_by_identifier((DOMAIN, door), self._entry.entry_id)
         return device.id if device else None
+
+
+def _connections(doorway: Doorway) -> set[tuple[str, str]]:
+    strike = doorway.radio_strike
+    return set() if strike is None else {(dr.CONNECTION_BLUETOOTH, strike.radio.address)}
 
 
 def _context_of(event: AccessEvent, origin: Context | None) -> Context:
@@ -481,7 +623,7 @@ def _open_journal(storage: Path, name: str, kept: PersonsKept) -> Journal:
         journal = Journal.open(storage / JOURNAL_FILE, key)
         try:
             journal.retain_now(_due(journal, kept))  # before anything is shown: it may be an old one that was restored
-        except StoreFailed:
+        except BaseException:  # whatever it is: who tries again must not find it in use
             journal.close()
             raise
         return journal

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from time import monotonic
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -30,14 +31,18 @@ from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.helpers.start import async_at_started
 
+from .building import Relay
 from .const import DOMAIN, EVENT_ACCESS, SUBENTRY_CARRIER
 from .embedded import Doorway, VestibuleConfigEntry
 from .registered import resolve
+from .strikes import AbsentStrike
 from .vestibule_core.model import Code, EventName, Means
 
 _LOGGER = logging.getLogger(__name__)
 
 LOOK_AGAIN: Final = timedelta(minutes=3)
+UNHEARD: Final = 1800.0
+"""Seconds after which it is no accident any more that a strike is out of reach."""
 
 ATTR_KIND: Final = "kind"
 ATTR_ENTRY: Final = "entry_id"
@@ -48,6 +53,7 @@ ATTR_DOOR: Final = "door"
 class Kind(StrEnum):
     """What can be wrong: begins the ids of its repairs and is the key of their texts."""
 
+    BLUETOOTH_MISSING = "bluetooth_missing"
     CLOCK_UNTRUSTED = "clock_untrusted"
     IDENTITY_MISSING = "identity_missing"
     IDENTITY_UNUSABLE = "identity_unusable"
@@ -58,6 +64,7 @@ class Kind(StrEnum):
     KEY_REVOKED = "key_revoked"
     RELAY_MISSING = "relay_missing"
     SENSOR_MISSING = "sensor_missing"
+    STRIKE_UNHEARD = "strike_unheard"
     TAMPERED = "tampered"
     UNREADABLE = "unreadable"
 
@@ -66,6 +73,11 @@ _WARNINGS: Final = frozenset({Kind.KEY_REVOKED, Kind.SENSOR_MISSING})
 _FIXABLE: Final = frozenset(
     {Kind.CLOCK_UNTRUSTED, Kind.IDENTITY_MISSING, Kind.JOURNAL_RESTORED, Kind.KEY_REVOKED, Kind.TAMPERED}
 )
+
+_MORE: Final = {
+    Kind.JOURNAL_DAMAGED: "https://github.com/vestibule-access/vestibule/blob/main/docs/auditing.md#without-home-assistant",
+}
+"""Pages that say more."""
 
 
 @callback
@@ -152,6 +164,7 @@ class _Issues:
     @callback
     def _follow(self, doorway: Doorway) -> None:
         if doorway in self._followed:
+            self._look_soon()  # it was set up anew
             return
         self._followed.add(doorway)
 
@@ -213,8 +226,13 @@ class _Issues:
 
     def _found_at(self, doorway: Doorway) -> Iterator[_Issue]:
         setup, names = doorway.setup, {"door": doorway.setup.door.name}
-        if self._is_missing(setup.relay.entity):
+        if isinstance(doorway.strike, AbsentStrike):
+            yield _Issue(Kind.BLUETOOTH_MISSING, setup.subentry_id, names)
+        if isinstance(setup.relay, Relay) and self._is_missing(setup.relay.entity):
             yield _Issue(Kind.RELAY_MISSING, setup.subentry_id, names)
+        strike = doorway.radio_strike
+        if strike is not None and strike.unheard_since is not None and monotonic() - strike.unheard_since >= UNHEARD:
+            yield _Issue(Kind.STRIKE_UNHEARD, setup.subentry_id, names)
         for sensor, entity in setup.sensors.items():
             if self._is_missing(entity):
                 yield _Issue(Kind.SENSOR_MISSING, f"{setup.subentry_id}_{sensor}", names)
@@ -273,6 +291,7 @@ def _raise(hass: HomeAssistant, entry: VestibuleConfigEntry, issue: _Issue) -> N
         issue.id,
         data={ATTR_KIND: issue.kind.value, ATTR_ENTRY: entry.entry_id, ATTR_DOOR: issue.door},
         is_fixable=issue.kind in _FIXABLE,
+        learn_more_url=_MORE.get(issue.kind),
         severity=ir.IssueSeverity.WARNING if issue.kind in _WARNINGS else ir.IssueSeverity.ERROR,
         translation_key=issue.kind.value,
         translation_placeholders=dict(issue.names),

@@ -55,7 +55,7 @@ class VestibuleLock(VestibuleDoorEntity, LockEntity):
         context = self._context  # another call may replace it while this one waits
         actor = await async_actor(self.hass, context)
         decision = await self._doorway.open_by_hand(actor, context, kwargs.get(ATTR_CODE))
-        raise_unless_done(decision, self._door_name)
+        raise_unless_done(decision, self._door_name, self._doorway.why_not)
 
     @override
     async def async_lock(self, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Strikes that only Home Assistant can reach: an entity as the relay that drives a door's lock.
+"""Strikes that only Home Assistant can reach: an entity as the relay that drives a door's lock (by radio: ble.py).
 
 What each kind of relay is told and what its states mean is a row of a table. A service call that returns has not moved
 anything yet: one aimed at an unavailable entity succeeds silently. So the entity is looked at before the call, and a
@@ -36,8 +36,9 @@ from homeassistant.core import Context, Event, EventStateChangedData, HomeAssist
 from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
 from homeassistant.helpers.event import async_track_state_change_event
 
-from .building import Relay, RelayDomain, ReleasesWhen, Returns
+from .building import RadioStrike, Relay, RelayDomain, ReleasesWhen, Returns
 from .registered import follow, resolve
+from .vestibule_core.doorstrike.wire import Caps
 from .vestibule_core.errors import OutcomeUnknown, StrikeRefused, StrikeUnreachable
 from .vestibule_core.strike import Capabilities, Pulse, Reading
 
@@ -111,8 +112,10 @@ def reports(state: State) -> bool:
     return has_states and not state.attributes.get(ATTR_ASSUMED_STATE)
 
 
-def capabilities(relay: Relay) -> Capabilities:
-    """Return what a relay can do as a strike."""
+def capabilities(relay: Relay | RadioStrike) -> Capabilities:
+    """Return what a relay or a strike can do."""
+    if isinstance(relay, RadioStrike):
+        return Capabilities(device_timed=True, feedback=True, can_hold=Caps.HOLD in relay.caps)
     device_timed = relay.returns is Returns.BY_ITSELF
     can_secure = _KINDS[relay.domain, relay.releases_when].secure is not None
     if relay.domain is RelayDomain.COVER and device_timed:
@@ -169,6 +172,11 @@ class EntityStrike:
                     self._unfollow()
 
         return unsubscribe
+
+    @callback
+    def watch(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` whenever what is shown of the strike may have changed, until the returned one is called."""
+        return self.subscribe(lambda _: listener())
 
     @callback
     def _changed(self, _: State | None) -> None:
@@ -264,6 +272,43 @@ class EntityStrike:
         finally:
             stop()
         return True
+
+
+class AbsentStrike:
+    """A strike that needs Bluetooth, where there is none. Implements the core's ``Strike``: nothing moves it."""
+
+    is_reachable: Final = False
+    reading: Final = Reading.UNKNOWN
+    reason: Final = "Bluetooth is not set up in Home Assistant"
+
+    def __init__(self, relay: RadioStrike) -> None:
+        """Stand for it until Bluetooth is set up."""
+        self.relay = relay
+        self.capabilities: Final = capabilities(relay)
+
+    def subscribe(self, _: Callable[[Reading], None]) -> Callable[[], None]:
+        """There is nothing to be told of."""
+        return lambda: None
+
+    def watch(self, _: Callable[[], None]) -> Callable[[], None]:
+        """There is nothing to be told of."""
+        return lambda: None
+
+    async def reach(self) -> None:
+        """Raise StrikeUnreachable."""
+        raise StrikeUnreachable(self.reason)
+
+    async def release(self, _: Pulse) -> None:
+        """Raise StrikeUnreachable."""
+        raise StrikeUnreachable(self.reason)
+
+    async def hold(self, _: object) -> None:
+        """Raise StrikeUnreachable."""
+        raise StrikeUnreachable(self.reason)
+
+    async def secure(self) -> None:
+        """Raise StrikeUnreachable."""
+        raise StrikeUnreachable(self.reason)
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class Plan:
         }
         relock = {} if self.relock is None else {"relock": self.relock}
         return [
-            ("user", relay),
+            ("relay", relay),
             ("watch", dict(self.sensors)),
             ("opened", {"held_open_time": 30, "pre_alarm_time": 10, **relock}),
             ("admit", {"manual": self.manual}),

@@ -55,6 +55,15 @@ def test_each_key_has_a_bucket_of_its_own():
     assert by_key.take("b", 0.0)
 
 
+def test_keys_that_are_to_be_forgotten_are_as_if_they_had_never_been():
+    by_key = buckets()
+    for key in ("anna 1", "anna 2", "bert 1"):
+        assert [by_key.take(key, 0.0) for _ in range(4)] == [True, True, True, False]
+    by_key.forget(lambda key: key.startswith("anna"))
+    assert len(by_key) == 1
+    assert [by_key.has(key, 0.0) for key in ("anna 1", "anna 2", "bert 1")] == [True, True, False]
+
+
 @pytest.mark.parametrize("taken, has", [(0, True), (2, True), (3, False)])
 def test_to_ask_takes_nothing(taken, has):
     by_key = buckets()

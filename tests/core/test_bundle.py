@@ -5,7 +5,7 @@ import pytest
 from tests.simulated import IDENTITY, small_journal
 from vestibule_core import audit
 from vestibule_core.bundle import MAX_LINE, Bundle, decode_end, encode_end, encode_header, encode_run
-from vestibule_core.evidence import Broken, Header, PersonPart, Run, read_header, read_runs
+from vestibule_core.evidence import Broken, Header, PersonPart, Run, SignedSize, read_header, read_runs
 from vestibule_core.leaf import compact
 from vestibule_core.merkle import Tree
 from vestibule_core.schema import look
@@ -114,6 +114,8 @@ def test_what_was_altered_is_found_and_the_interval_is_named(journal, alter, fir
         {"base": {"peaks": [1], "size": 1}},
         {"base": {"peaks": ["AB" * 32], "size": 1}},
         {"base": {"peaks": [], "size": 1}},
+        {"base_note": "a note"},
+        {"base": {"peaks": ["00" * 32], "size": 2**63}},
         {"keys": ["vestibule/test+00000000+AAAA"]},
     ],
     ids=str,
@@ -132,7 +134,30 @@ def test_only_a_last_line_says_how_many_there_were():
         assert decode_end(line) is None
 
 
-def test_a_leaf_that_is_no_text_is_not_exported():
-    with pytest.raises(Broken) as broken:
-        encode_run(Run(5, (b"{}", b"\xff"), (PersonPart(5, b"", ""),), ()))
+@pytest.mark.parametrize(
+    "leaf, person, note",
+    [
+        (b"\xff", "", ""),
+        (b"x" * MAX_LINE, "", ""),
+        (b"{}", '"' * (MAX_LINE // 2), ""),
+        (b"{}", "", "x" * MAX_LINE),
+    ],
+    ids=["no text", "a long leaf", "a long person", "a long note"],
+)
+def test_what_no_line_can_hold_is_not_exported(leaf, person, note):
+    """It would be written, and never be read again."""
+    run = Run(5, (b"{}", leaf), (PersonPart(6, b"", person),), (SignedSize(6, note),))
+    with pytest.raises(Broken, match="cannot be exported") as broken:
+        encode_run(run)
     assert broken.value.after == 5
+
+
+def test_a_header_that_no_line_can_hold_is_not_written():
+    with pytest.raises(ValueError, match="longer than"):
+        encode_header(Header((KEY,) * 1000, Tree(), None, 0))
+
+
+@pytest.mark.parametrize("line", [b"\xff\n", b'{"leaf":NaN}\n', b"{}".decode().encode("utf-16")])
+def test_what_is_no_strict_json_is_no_line(line):
+    with pytest.raises(ValueError):  # noqa: PT011 - JSON's own words
+        Bundle.open([line])

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.simulated import Carrier, Clock, Moment, SimulatedStrike, Site, refusals, some_doors
+from tests.simulated import Carrier, Clock, Moment, SimulatedStrike, Site, open_journal, refusals, some_doors
 from vestibule_core import door_task, history, policy
 from vestibule_core.door import Lock, Opener
 from vestibule_core.errors import Refused
-from vestibule_core.model import Actor, Code, EventName, Limit, Means, issuer
+from vestibule_core.model import Actor, Code, DoorId, EventName, Limit, Means, Sense, Sensor, issuer
 from vestibule_core.strike import Reading
 
 ANN = Actor(user_id="ann-1", name="Ann", is_admin=True)
@@ -552,3 +552,45 @@ async def test_nothing_is_released_at_start_and_the_unknown_is_told(tmp_path):
         (event,) = await again.told(EventName.OUTCOME_UNKNOWN)
         assert (event.carrier, event.door) == ("Parcels", site.door.id)
         assert again.pulses == 1
+
+
+async def test_what_a_strike_tells_afterwards_has_its_own_time_and_moves_nothing(site):
+    await lock_is(site, Lock.LOCKED)
+    before, at = site.controller.state(site.door.id), site.clock().wall - 3600
+    site.controller.remembered(site.door.id, EventName.DOOR_FORCED_OPEN, at, {"strike:1": "7"})
+    site.controller.remembered(site.door.id, EventName.DOOR_CLOSED, None, {"strike:1": "8"})
+    site.controller.remembered(DoorId("door:gone"), EventName.DOOR_OPENED, at, {"strike:1": "9"})
+    await site.controller.recorded()
+    told = [(event.outcome, event.at, event.door) for event in site.events]
+    assert told == [
+        (EventName.DOOR_FORCED_OPEN, at, site.door.id),
+        (EventName.DOOR_CLOSED, site.clock().wall, site.door.id),
+    ]
+    assert site.controller.state(site.door.id) == before
+
+
+async def test_what_is_noted_is_known_after_a_restart(tmp_path):
+    async with Site(tmp_path / "journal.db") as site:
+        site.controller.remembered(site.door.id, EventName.DOOR_OPENED, 1.0, {"strike:1": "7"})
+        site.controller.note({"strike:2": "8"})
+    journal = await asyncio.to_thread(open_journal, tmp_path / "journal.db")
+    notes = journal.notes()
+    await asyncio.to_thread(journal.close)
+    assert (notes["strike:1"], notes["strike:2"]) == ("7", "8")
+
+
+async def test_a_note_that_cannot_be_written_stops_nothing(tmp_path):
+    async with Site(tmp_path / "journal.db") as site:
+        await asyncio.to_thread(site.journal.close)
+        site.controller.note({"strike:1": "7"})
+        await site.controller.recorded()
+
+
+async def test_a_sensor_that_is_late_has_its_own_time(tmp_path):
+    setup = {"sensors": frozenset({Sensor.TAMPER})}
+    async with Site(tmp_path / "journal.db", setup=setup) as site:
+        at = site.clock().wall - 60
+        site.controller.sense(site.door.id, Sensor.TAMPER, Sense.ACTIVE, at)
+        await site.until(lambda state: state.tampered)
+        await site.controller.recorded()
+        assert [(event.outcome, event.at) for event in site.events] == [(EventName.DOOR_TAMPERED, at)]

@@ -1,21 +1,37 @@
 """The journal: what is written is durable, told once, in order; what is not writable is never pretended. Protocol D."""
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import logging
 import sqlite3
 import stat
 import threading
+import time
+import traceback
+from contextlib import contextmanager
 
 import pytest
 
 from tests.simulated import IDENTITY, open_journal, read_journal, some_doors
 from vestibule_core import journal as journal_module
 from vestibule_core import schema
-from vestibule_core.erasure import Due
-from vestibule_core.errors import IdentityMissing, JournalDamaged, JournalInUse, JournalTooNew, Refused, StoreFailed
-from vestibule_core.journal import COPIED, Accepted, Journal, Spend, SpentState, end_copies
+from vestibule_core import writer as writer_module
+from vestibule_core.erasure import Due, Subject
+from vestibule_core.errors import (
+    IdentityMissing,
+    JournalDamaged,
+    JournalInUse,
+    JournalMoved,
+    JournalTooNew,
+    Refused,
+    StoreFailed,
+)
+from vestibule_core.evidence import Broken, Header
+from vestibule_core.journal import COPIED, Accepted, Journal, Spend, SpentState, _Kind, end_copies
+from vestibule_core.leaf import MAX_PERSON
+from vestibule_core.merkle import Tree
 from vestibule_core.model import AccessEvent, Code, EventName, Means, issuer
 from vestibule_core.schema import SCHEMA_VERSION
 from vestibule_core.writer import NOTED_BACK, noted_release
@@ -23,6 +39,7 @@ from vestibule_core.writer import NOTED_BACK, noted_release
 DOOR, OTHER_DOOR = (door.id for door in some_doors(2))
 ISSUER = issuer("https://parcels.example")
 PERSON = {"sub": "driver-4711", "stp": "stop-815", "token": "aaa.bbb.ccc"}
+WRITES = _Kind.WRITES
 
 
 def event(number=0, outcome=EventName.ACCESS_GRANTED, code=Code.GRANTED):
@@ -325,7 +342,7 @@ def test_a_place_that_cannot_be_held_is_a_store_that_failed(tmp_path):
 
 def test_a_lock_that_was_put_away_with_its_journal_holds_nothing(path, monkeypatch):
     """Who waits at the file of before would hold it along with whoever makes the next."""
-    lock, flock = path.with_name("journal.db.lock"), schema.fcntl.flock
+    lock, flock = path.with_name("journal.db.lock"), fcntl.flock
 
     for leave in (lock.unlink, lambda: lock.rename(path.with_name("old")) and lock.touch()):
 
@@ -333,7 +350,7 @@ def test_a_lock_that_was_put_away_with_its_journal_holds_nothing(path, monkeypat
             leave()
             flock(handle, how)
 
-        monkeypatch.setattr(schema.fcntl, "flock", put_away)
+        monkeypatch.setattr(fcntl, "flock", put_away)
         with pytest.raises(JournalInUse):
             open_journal(path)
         monkeypatch.undo()
@@ -735,7 +752,7 @@ async def test_what_comes_in_while_the_writer_ends_is_answered(journal, path):
 
     def end():
         join()
-        journal._waiting.put(journal_module._Item(lambda writer: writer.append(event(9), None, {}), late, False))
+        journal._waiting.put(journal_module._Item(lambda writer: writer.append(event(9), None, {}), late, WRITES))
         journal._waiting.put(None)
 
     journal._thread.join = end
@@ -764,6 +781,180 @@ async def test_a_log_that_never_rests_is_copied_back_all_the_same(journal, monke
     for number in range(10):
         await spend(journal, number)
     assert any("wal_checkpoint" in sql for sql in watched.statements)
+
+
+# ---- reading while it is written to ----
+
+
+@contextmanager
+def writer_at_rest(journal):
+    """Keep the writer from its work, so that a test says what waits together."""
+    go_on = threading.Event()
+    journal._submit(lambda _: go_on.wait(10) and None)
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
+async def test_who_reads_sees_no_entry_before_it_is_committed_and_signed(journal):
+    """Under load a verification said that the newest entries were not signed: they were, a moment later."""
+    await journal.append(event(1))
+    with writer_at_rest(journal):
+        written, reading = journal.append(event(2)), journal.run(0)
+        later, again = journal.append(event(3)), journal.run(0)
+    for run in (await reading, await again):
+        assert run.checkpoints[-1].size == run.last
+    assert [(await one).sequence for one in (written, later)] == [2, 3]
+    assert not journal._writer.db.in_transaction
+
+
+async def test_nobody_at_a_door_waits_for_more_than_one_reader(journal):
+    done = []
+    with writer_at_rest(journal):
+        for reader in range(4):
+            journal._read(lambda _, reader=reader: done.append(reader))
+        journal._submit(lambda _: done.append("written"))
+        last = journal._read(lambda _: done.append(4))
+    await last
+    assert done == ["written", 0, 1, 2, 3, 4]
+    with writer_at_rest(journal):
+        first = journal._read(lambda _: journal._loop.call_soon_threadsafe(journal._submit, note) and time.sleep(0.1))
+        note = lambda _: done.append("written")  # noqa: E731 - comes while the first reads
+        last = journal._read(lambda _: done.append(5))
+    await asyncio.gather(first, last)
+    assert done[-2:] == ["written", 5]
+
+
+async def test_who_waits_to_read_at_the_end_is_answered(journal):
+    with writer_at_rest(journal):
+        reading = [journal.header() for _ in range(3)]
+        closing = asyncio.create_task(asyncio.to_thread(journal.close))
+        await asyncio.sleep(0.05)
+    assert [header.size for header in await asyncio.gather(*reading)] == [0, 0, 0]
+    await closing
+
+
+async def damaged(path, what, monkeypatch):
+    """Make a journal in which the person of entry 5, or a page full of old ones, is damaged; return it open."""
+    monkeypatch.setattr(writer_module, "SPARSE", 50)  # a start looks at what follows the last anchor only
+    journal = await asyncio.to_thread(open_journal, path)
+    journal.start(lambda _: None)
+    for number in range(401):
+        last = journal.append(at(number), {"user_id": f"u{number}", "user": f"Secretname {number}"})
+        if number % 40 == 0:
+            await last
+    await asyncio.to_thread(journal.close)
+    db = sqlite3.connect(path)
+    if what == "text":
+        db.execute("UPDATE person SET json = CAST(x'ff' || json AS TEXT) WHERE seq = 5")
+    else:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'person'").fetchone()
+    db.commit()
+    db.close()
+    if what == "page":
+        with path.open("r+b") as file:
+            file.seek((page - 1) * 4096)
+            root = file.read(4096)
+            first = int.from_bytes(root[(cell := int.from_bytes(root[12:14])) : cell + 4])  # its first child
+            file.seek((first - 1) * 4096)
+            file.write(b"\xee" * 4096)
+    journal = await asyncio.to_thread(open_journal, path)
+    journal.told = []
+    journal.start(journal.told.append)
+    return journal
+
+
+READERS = {
+    "verify": lambda journal: asyncio.to_thread(lambda: list(journal.runs(Header((), Tree(), None, 0)))),
+    "run": lambda journal: journal.run(4),
+    "subject": lambda journal: journal.subject(5),
+    "show": lambda journal: journal.newest_entries(None, 1000),
+    "about": lambda journal: journal.about(Subject("u4", None, None)),
+}
+
+
+@pytest.mark.parametrize("what", ["text", "page"])
+async def test_damage_among_old_entries_is_said_to_who_reads_and_shuts_no_door(path, what, monkeypatch, caplog):
+    """One request for it closed the store, refused every token from then on, and logged what the person's part said."""
+    journal = await damaged(path, what, monkeypatch)
+    for name, reading in READERS.items():
+        if what == "text" and name in {"about", "subject"}:
+            assert not await reading(journal), "nobody can say whom that text is about"
+            continue
+        with pytest.raises(Broken) as broken:
+            await reading(journal)
+        assert "Secretname" not in repr(traceback.format_exception(broken.value))
+        assert (await journal.append(event())).outcome is EventName.ACCESS_GRANTED
+    header = await journal.header()
+    assert (header.base.size, header.flaw) == (0, None), "what is to be known before the first entry can be read"
+    assert not journal.failed
+    assert "Secretname" not in caplog.text
+    if what == "text":
+        run = await journal.run(0)
+        assert (run.last, len(run.persons)) == (4, 4), "what comes before it is read"
+        with pytest.raises(Broken) as broken:
+            await journal.run(4)
+        assert broken.value.after == 4
+    await asyncio.to_thread(journal.close)
+
+
+async def test_what_has_had_its_time_on_a_damaged_page_stays_and_shuts_no_door(path, monkeypatch):
+    journal = await damaged(path, "page", monkeypatch)
+    with pytest.raises(Broken):
+        await journal.retain(Due(1000.0, 0, 0))
+    assert (await journal.append(event())).sequence == 402
+    await asyncio.to_thread(journal.close)
+    journal = await asyncio.to_thread(open_journal, path)
+    with pytest.raises(JournalDamaged):
+        journal.retain_now(Due(1000.0, 0, 0))
+    journal.close()
+
+
+async def test_a_disk_that_fails_while_somebody_reads_has_not_failed_the_store(journal):
+    """Whether it takes what happens, the next COMMIT says."""
+    await journal.append(event())
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    watched = Watched(journal, lambda sql: error if sql.startswith("SELECT bytes") else None)
+    with pytest.raises(StoreFailed, match="I/O"):
+        await journal.run(0)
+    journal._writer.db = watched._db
+    assert not journal.failed
+    assert (await journal.append(event())).sequence == 2
+
+
+async def test_an_error_of_the_store_is_logged_without_the_text_that_could_not_be_read(journal, caplog):
+    decoding = sqlite3.OperationalError("Could not decode to UTF-8 column 'json' with text 'Secretname'")
+    Watched(journal, lambda sql: decoding if sql == "COMMIT" else None)
+    with pytest.raises(StoreFailed) as failed:
+        await journal.append(event())
+    await asyncio.to_thread(journal.close)
+    assert "Secretname" not in f"{caplog.text} {traceback.format_exception(failed.value)}"
+    assert "not UTF-8" in caplog.text
+
+
+async def test_who_reads_on_after_old_entries_were_dropped_is_told_to_begin_again(journal):
+    for number in range(6):
+        await journal.append(at(number))
+    header = await journal.header()
+    reading = journal.runs(header)
+    while await journal.retain(Due(-1, 4, -1)):
+        pass
+    with pytest.raises(JournalMoved) as moved:
+        await asyncio.to_thread(list, reading)
+    assert moved.value.temporary
+    header = await journal.header()
+    assert header.base.size == 4
+    assert [run.first for run in await asyncio.to_thread(list, journal.runs(header))] == [5]
+
+
+async def test_a_person_of_whom_too_much_is_said_harms_no_neighbour(journal):
+    """It could be written, but never be read or exported again."""
+    outcomes = await asyncio.gather(
+        journal.append(event(1), {"user": "x" * MAX_PERSON}), journal.append(event(2)), return_exceptions=True
+    )
+    assert [type(outcome).__name__ for outcome in outcomes] == ["ValueError", "AccessEvent"]
 
 
 # ---- a store that fails ----

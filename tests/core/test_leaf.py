@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -35,7 +36,7 @@ def test_a_leaf_is_compact_json_with_sorted_keys_and_names_nobody():
     st.sampled_from(EventName),
     st.none() | st.sampled_from(Code),
     st.none() | st.sampled_from(Means),
-    st.floats(0, 4e9),
+    st.floats(0, leaf.LATEST),
     st.integers(1, 2**53),
     st.none() | st.binary(min_size=16, max_size=16),
 )
@@ -46,17 +47,77 @@ def test_a_leaf_that_was_made_is_read_as_what_it_says(outcome, code, means, at, 
     )
 
 
+@pytest.mark.parametrize("at, told", [(-1.0, 0.0), (1e20, leaf.LATEST), (float("inf"), leaf.LATEST)])
+def test_a_clock_that_is_impossible_leaves_a_leaf_that_can_be_read(at, told):
+    assert leaf.parse(leaf.encode(replace(GRANT, at=at), 7, None)).at == told
+
+
 GOOD = json.loads(leaf.encode(GRANT, 7, None))
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"seq": "7"}, {"seq": True}, {"seq": 7.0}, {"t": None}, {"t": "noon"}, {"kind": None}, {"door": 1}, {"more": 1}],
-    ids=repr,
-)
+    [
+        {"seq": "7"}, {"seq": True}, {"seq": 7.0}, {"t": None}, {"t": "noon"}, {"kind": None}, {"door": 1}, {"more": 1},
+        {"t": -0.001}, {"t": leaf.LATEST + 1}, {"t": 10**400},
+    ],
+    ids=lambda change: repr(change)[:40],
+)  # fmt: skip
 def test_what_is_no_leaf_is_refused(change):
-    with pytest.raises(ValueError, match="a leaf has"):
-        leaf.parse(json.dumps(GOOD | change).encode())
+    with pytest.raises(ValueError, match=r"a leaf has (a|other) field"):
+        leaf.parse(leaf.compact(GOOD | change).encode())
+
+
+@pytest.mark.parametrize("time", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_time_is_no_json(time):
+    with pytest.raises(ValueError, match="no JSON"):
+        leaf.parse(leaf.compact(GOOD | {"t": 1}).replace('"t":1}', f'"t":{time}}}').encode())
+
+
+@pytest.mark.parametrize(
+    "respelt",
+    [
+        lambda text: text.replace('"seq":7', '"seq": 7'),
+        lambda text: text.replace('"seq":7', '"seq":9,"seq":7'),
+        lambda text: text.replace('"seq":7', '"seq":7,"seq":7'),
+        lambda text: text.replace("GRANTED", "\\u0047RANTED"),
+        lambda text: text + " ",
+        lambda text: text.replace("{", "{ "),
+    ],
+)
+def test_another_spelling_of_a_leaf_is_none(respelt):
+    """A verification finds a number in the bytes: a second member of that name must not be what is shown."""
+    with pytest.raises(ValueError, match="another spelling"):
+        leaf.parse(respelt(leaf.compact(GOOD)).encode())
+
+
+def test_a_leaf_that_is_text_is_refused():
+    with pytest.raises(ValueError, match="not in bytes"):
+        leaf.parse(leaf.compact(GOOD))
+
+
+def test_leaves_that_say_another_number_than_their_place_are_found():
+    leaves = [leaf.encode(GRANT, sequence, None) for sequence in (7, 9, 9, 1, 11)]
+    assert list(leaf.misplaced(leaves, 7)) == [8, 10]
+    said_twice = leaf.compact(GOOD | {"kind": ',"seq":8,"spend_id":'}).encode()
+    assert list(leaf.misplaced([said_twice], 8)) == [8], "between quotes nothing is a member"
+
+
+def test_a_leaf_commits_to_one_text_and_one_salt():
+    salt, text = b"s" * 16, '{"sub":"x"}'
+    data = leaf.encode(GRANT, 7, leaf.commitment(salt, text))
+    assert leaf.commits_to(data, salt, text)
+    assert not leaf.commits_to(data, salt, text + " ")
+    assert not leaf.commits_to(data, b"t" * 16, text)
+    assert not leaf.commits_to(leaf.encode(GRANT, 7, leaf.commitment(b"", text)), b"", text), "it could be guessed"
+    assert not leaf.commits_to(leaf.encode(GRANT, 7, None), salt, text)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "NaN", b"{}", None, 1, "9" * 5000], ids=range(8))
+def test_what_is_no_strict_json_of_a_file_is_refused(text):
+    with pytest.raises(ValueError):  # noqa: PT011 - JSON's own words
+        leaf.read_json(text)
+    assert leaf.read_json(' {"a": [1, null]}') == {"a": [1, None]}
 
 
 @pytest.mark.parametrize(

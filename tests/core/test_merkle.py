@@ -276,6 +276,7 @@ def test_a_tree_that_was_written_down_is_read_again(size):
         pytest.param(1.0, tree(1).peaks, id="a size that is a fraction"),
         pytest.param(True, tree(1).peaks, id="a size that is a truth"),
         pytest.param(None, (), id="no size"),
+        pytest.param(2**63, (b"\0" * HASH_SIZE,), id="more leaves than can be counted"),
     ],
 )
 def test_peaks_that_do_not_fit_their_size_are_refused(size, peaks):

@@ -163,12 +163,14 @@ REACTIONS = [
     # error, may_have_succeeded, temporary
     (errors.StrikeUnreachable(), False, True),  # ask again
     (errors.StrikeRefused(), False, False),  # it will say no again
+    (errors.SpentElsewhere(), False, False),  # another controller has let that driver in
     (errors.OutcomeUnknown(), True, False),  # never send it again
     (errors.StoreFailed(), False, False),  # restart
     (errors.JournalInUse(), False, True),  # the other may go away
     (errors.JournalTooNew(), False, False),
     (errors.JournalDamaged(), False, False),
     (errors.JournalUnsigned(), False, False),  # open it with a newer version
+    (errors.JournalMoved(), False, True),  # begin again
     (errors.BackupRunning(), False, True),
     (errors.IdentityMissing(), False, False),  # restore it, or ask an administrator
     (errors.IdentityUnusable(), False, False),

@@ -8,7 +8,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vestibule_core.note import MAX_BYTES, MAX_SIZE, Checkpoint, NoteError, SignerKey, VerifierKey, open_note
+from vestibule_core.note import (
+    MAX_BYTES,
+    MAX_SIZE,
+    Checkpoint,
+    NoteError,
+    SignerKey,
+    VerifierKey,
+    open_note,
+    open_signed,
+)
 
 # ---- what other programs wrote ----
 
@@ -268,6 +277,14 @@ def test_one_known_signer_is_enough_and_unknown_ones_are_ignored(keys, lines):
     assert open_note(f"{TEXT}\n{lines}", known(*keys)) == TEXT
 
 
+@pytest.mark.parametrize("keys", [(PETER,), (ENOCH,), (ENOCH, PETER), (SPEC, PETER)])
+def test_who_signed_is_told_from_who_is_merely_known(keys):
+    text, signed_by = open_signed(f"{TEXT}\n{(PETER_LINE + ENOCH_LINE) * 2}", known(*keys))
+    assert text == TEXT
+    assert set(signed_by) == set(known(*keys)) - set(known(SPEC))
+    assert len(signed_by) == len(set(signed_by))
+
+
 @pytest.mark.parametrize("keys", [(), (SPEC,), (SPEC, GO_SUM)])
 def test_a_note_that_no_known_key_signed_is_refused(keys):
     with pytest.raises(NoteError, match="no known key has signed"):
@@ -304,7 +321,7 @@ def test_two_known_keys_with_the_same_name_and_id_are_told_apart_by_their_signat
     assert one.verifier.key_id == two.verifier.key_id
     assert one.verifier != two.verifier
     for of in (one, two):
-        assert open_note(of.sign("a\n"), [one.verifier, two.verifier]) == "a\n"
+        assert open_signed(of.sign("a\n"), [one.verifier, two.verifier]) == ("a\n", (of.verifier,))
     with pytest.raises(NoteError, match="is false"):
         open_note(two.sign("a\n"), [one.verifier, third.verifier])
 

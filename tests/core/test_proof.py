@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.simulated import IDENTITY, small_journal
 from vestibule_core import evidence, merkle
-from vestibule_core.evidence import read_header, read_runs
+from vestibule_core.evidence import Broken, read_header, read_runs
 from vestibule_core.merkle import Tree
 from vestibule_core.note import Checkpoint, NoteError, SignerKey, encode
 from vestibule_core.proof import EntryProof, prove
@@ -73,6 +73,18 @@ def test_what_is_not_signed_cannot_be_proved(journal):
     header, [run] = journal
     with pytest.raises(NoteError, match="not signed"):
         of_entry((header, [replace(run, checkpoints=run.checkpoints[:5])]), 6)
+
+
+def test_what_is_not_signed_because_the_journal_is_broken_is_said_to_be_broken(journal):
+    header, [run] = journal
+
+    def runs():
+        yield replace(run, leaves=run.leaves[:6], persons=(), checkpoints=run.checkpoints[:5])
+        raise Broken(6, "the file is damaged")
+
+    with pytest.raises(Broken):
+        of_entry((header, runs()), 6)
+    assert of_entry((header, runs()), 5).sequence == 5
 
 
 def test_what_is_not_what_was_signed_is_not_proved(journal):

@@ -123,6 +123,7 @@ async def test_another_key_signs_on_and_both_are_named(path):
         "UPDATE meta SET value = '{}' WHERE key = 'keys'",
         "DELETE FROM meta WHERE key = 'keys'",
         "INSERT INTO meta VALUES('tree', '[]')",
+        "INSERT INTO person SELECT 4, salt, json FROM person WHERE seq = 3",
         """INSERT INTO meta VALUES('base', '{"size":1,"peaks":[]}')""",
         """INSERT INTO leaf SELECT 4, replace(bytes, '"seq":3', '"seq":4') FROM leaf WHERE seq = 3""",
     ],
@@ -139,6 +140,18 @@ async def test_a_journal_whose_newest_entries_are_not_those_that_were_signed_is_
     assert path.read_bytes() == before
 
 
+async def test_a_newest_checkpoint_that_is_no_text_is_refused(path, monkeypatch):
+    """Also where nothing follows the tree that a start begins with."""
+    monkeypatch.setattr(writer_module, "SPARSE", 3)
+    await written(path, 6)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE checkpoint SET note = x'00' WHERE size = 6")
+    db.commit()
+    db.close()
+    with pytest.raises(JournalDamaged, match="no text"):
+        open_journal(path)
+
+
 async def test_a_gap_is_named(journal):
     for number in range(4):
         await journal.append(opened_at(number))
@@ -147,8 +160,9 @@ async def test_a_gap_is_named(journal):
         writer.db.execute("DELETE FROM leaf WHERE seq = 3")
 
     await journal._submit(lose)
+    assert (await journal.run(0)).last == 2
     with pytest.raises(Broken) as broken:
-        await journal.run(0)
+        await journal.run(2)
     assert broken.value.after == 2
 
 

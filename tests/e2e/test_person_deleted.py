@@ -2,8 +2,9 @@
 
 Every file of the configuration is searched, whoever wrote it: the journal and the recorder's database with their logs,
 what Home Assistant logged and stored. So are the states and an exported journal. The same search finds them first, so
-that it can be believed. That the resident is a user is Home Assistant's own business: `.storage/auth` has the name, and
-what is told of a user carries the user's id as its context, in states and in the recorder. Users are deleted there.
+that it can be believed. Two things are Home Assistant's own business: that the resident is a user (`.storage/auth` has
+the name, and what is told of a user carries the user's id as its context, in states and in the recorder; users are
+deleted there), and the traces of automations, which keep what an automation saw (docs/auditing.md: how to have none).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import http.client
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -34,6 +36,25 @@ pytestmark = pytest.mark.timeout(240)
 NAME = "Zaphira Quillwort"
 NAMED_BY_HOME_ASSISTANT = Path(".storage", "auth")
 """The one file in which Home Assistant keeps the names of its users."""
+TRACES = Path(".storage", "trace.saved_traces")
+"""What automations saw when they last ran; written when Home Assistant stops."""
+
+
+def automation(lock: str, **trace: int) -> dict[str, Any]:
+    """One that has seen both: the lock tells it who opened, and the journal's newest entries are asked for."""
+    return {
+        "alias": "Who was it",
+        "triggers": [{"trigger": "state", "entity_id": lock, "to": "unlocked"}],
+        "actions": [{"action": "vestibule.show_journal", "response_variable": "journal"}],
+        "trace": trace,
+    }
+
+
+def wait_for_the_automation(home: Home) -> None:
+    deadline = time.monotonic() + 10
+    while [run["state"] for run in home.commands({"type": "trace/list", "domain": "automation"})[0]] != ["stopped"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @dataclass
@@ -135,6 +156,8 @@ def site(place: Path) -> Iterator[Site]:
         _, token = driver.token(demo.door("gate"))
         assert driver.present(demo.door("gate"), token) == ("granted", "GRANTED")
         lock = entities_of(home, demo.door("lobby"))[Part.LOCK]
+        home.post("/api/config/automation/config/traced", automation(lock))
+        home.post("/api/config/automation/config/untraced", automation(lock, stored_traces=0))
         assert resident.perform("lock.unlock", {"entity_id": lock}) is None
         yield Site(home, demo, driver, resident, user_id, token)
 
@@ -150,6 +173,7 @@ def deleted(site: Site) -> Site:
     # Home Assistant may not have written it yet.
     assert found(site.traces, files.get(NAMED_BY_HOME_ASSISTANT, b"")) <= {"the resident's name"}
 
+    wait_for_the_automation(site.home)
     about_driver, about_resident = site.entry_about(site.claims["sub"]), site.entry_about(NAME)
     # The doors may not have locked again yet: what is told of that must not bring anybody back.
     assert site.call("delete_person", sequence=about_driver)["entries"] == 1
@@ -191,6 +215,12 @@ def test_no_file_of_the_home_names_them_and_the_journal_holds(deleted: Site) -> 
     assert errors(deleted.home.folder) == []
     files = deleted.files()
     assert found(deleted.traces, files.pop(NAMED_BY_HOME_ASSISTANT)) == {"the resident's name"}
+    traced = json.loads(files.pop(TRACES))["data"]
+    assert {automation: len(runs) for automation, runs in traced.items()} == {
+        "automation.traced": 1,
+        "automation.untraced": 0,
+    }
+    assert found(deleted.traces, json.dumps(traced).encode()) == {"the driver's pseudonym", "the resident's name"}
     recorder = deleted.home.folder / "home-assistant_v2.db"
     named = {str(path): traces for path, content in files.items() if (traces := found(deleted.traces, content))}
     assert named == {}

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from homeassistant.core import Context, HomeAssistant
 from homeassistant.exceptions import HomeAssistantError, ServiceValidationError, Unauthorized
 from homeassistant.setup import async_setup_component
 
-from custom_components.vestibule import auditing
+from custom_components.vestibule import auditing, issues
 from custom_components.vestibule.vestibule_core import audit
 from custom_components.vestibule.vestibule_core.bundle import Bundle
-from custom_components.vestibule.vestibule_core.note import Checkpoint, NoteError, VerifierKey, open_note
+from custom_components.vestibule.vestibule_core.errors import JournalMoved
+from custom_components.vestibule.vestibule_core.merkle import leaf_hash
+from custom_components.vestibule.vestibule_core.note import Checkpoint, NoteError, SignerKey, VerifierKey, open_note
 from custom_components.vestibule.vestibule_core.proof import EntryProof
 from tests.integration.site import Site
 
+PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(32))
+STRANGER = SignerKey("vestibule/stranger", PRIVATE).verifier
 ALL = [
     (auditing.SERVICE_VERIFY, {}),
     (auditing.SERVICE_SHOW, {}),
@@ -42,6 +49,24 @@ def as_admin(hass_admin_user) -> Context:
 
 async def verify(site: Site, **data: Any) -> dict[str, Any]:
     return await site.call("verify_journal", **data)
+
+
+def key_of(answer: dict[str, Any]) -> VerifierKey:
+    """Who signed, as the action tells."""
+    return VerifierKey.parse(answer["signed_by"][-1]["key"])
+
+
+def as_the_browser_shows_it(text: str) -> str:
+    """A response is shown as YAML with its long lines folded, and copied from there."""
+    return yaml.dump({"checkpoint": text}, default_style=">", width=60, allow_unicode=True).partition("\n")[2]
+
+
+async def root_of_the_first(site: Site) -> str:
+    rows: list[bytes] = []
+    await site.embedded.journal._submit(
+        lambda writer: rows.extend(writer.db.execute("SELECT bytes FROM leaf WHERE seq = 1").fetchone())
+    )
+    return leaf_hash(rows[0]).hex()
 
 
 async def alter(site: Site, statement: str) -> None:
@@ -74,7 +99,7 @@ async def test_a_journal_that_has_failed_says_so(delivered, action, data):
     await asyncio.to_thread(journal.close)
     with pytest.raises(HomeAssistantError) as raised:
         await delivered.call(action, **data)
-    assert raised.value.translation_key == "store_failed"
+    assert raised.value.translation_key == "journal_unavailable"
 
 
 # ---- what happened ----
@@ -84,8 +109,29 @@ async def test_a_journal_that_nobody_touched_holds(delivered):
     answer = await verify(delivered)
     assert answer["holds"]
     assert answer["failure"] is None
-    assert (answer["entries"], answer["persons"], answer["dropped"]) == (2, 1, 0)
-    assert open_note(answer["checkpoint"], [VerifierKey.parse(answer["keys"][-1])])
+    assert (answer["entries"], answer["persons"], answer["gone"], answer["may_be_cut"]) == (2, 1, 0, False)
+    assert open_note(answer["checkpoint"], [key_of(answer)])
+    assert answer["signed_by"] == [{"key": str(key_of(answer)), "checkpoints": answer["checkpoints"]}]
+    assert (answer["signed_nothing"], answer["kept"]) == ([], None)
+    entries = (await delivered.call("show_journal"))["entries"]
+    assert (answer["latest"], answer["oldest"]) == (entries[0]["time"], entries[-1]["time"])
+
+
+async def test_a_key_that_the_journal_merely_names_has_not_signed(delivered):
+    await alter(delivered, f"""UPDATE meta SET value = '["{STRANGER}", ' || substr(value, 2) WHERE key = 'keys'""")
+    answer = await verify(delivered)
+    assert answer["holds"]
+    assert answer["signed_nothing"] == [str(STRANGER)]
+    assert str(STRANGER) not in str(answer["signed_by"])
+
+
+async def test_entries_that_were_cut_off_at_the_beginning_are_told_of(delivered):
+    peaks = f"""SELECT json_object('size', 1, 'peaks', json_array('{await root_of_the_first(delivered)}'))"""
+    await alter(delivered, f"INSERT OR REPLACE INTO meta VALUES('base', ({peaks}))")
+    for table in ("leaf", "person"):
+        await alter(delivered, f"DELETE FROM {table} WHERE seq <= 1")
+    answer = await verify(delivered)
+    assert (answer["holds"], answer["gone"], answer["may_be_cut"]) == (True, 1, True)
 
 
 async def test_row_67_an_altered_entry_is_named(delivered):
@@ -93,8 +139,10 @@ async def test_row_67_an_altered_entry_is_named(delivered):
     answer = await verify(delivered)
     assert not answer["holds"]
     assert (answer["failure"]["first"], answer["failure"]["last"]) == (2, 2)
-    with pytest.raises(ServiceValidationError) as raised:
+    assert answer["checkpoint"] is None
+    with pytest.raises(HomeAssistantError) as raised:
         await delivered.call("prove_entry", sequence=2)
+    assert not isinstance(raised.value, ServiceValidationError)
     assert raised.value.translation_key == "no_proof"
 
 
@@ -111,19 +159,60 @@ async def test_an_entry_that_cannot_be_read_is_told_of(delivered):
     await alter(delivered, """UPDATE leaf SET bytes = CAST('{}' AS BLOB) WHERE seq = 1""")
     with pytest.raises(HomeAssistantError) as raised:
         await delivered.call("show_journal")
-    assert raised.value.translation_key == "entry_unreadable"
+    assert raised.value.translation_key == "journal_broken"
+    assert raised.value.translation_placeholders["entry"] == "0"
+
+
+@pytest.mark.parametrize("person", ["[]", "no JSON", "[" * 10_000, '{"sub": NaN}'], ids=["list", "text", "deep", "NaN"])
+@pytest.mark.parametrize(
+    "action, told",
+    [("show_journal", "entry_unreadable"), ("export_person", "about_nobody"), ("delete_person", "about_nobody")],
+)
+async def test_a_persons_part_that_cannot_be_read_is_told_of(delivered, as_admin, action, told, person):
+    await alter(delivered, f"UPDATE person SET json = '{person}' WHERE seq = 1")
+    with pytest.raises(HomeAssistantError) as raised:
+        await delivered.call(action, as_admin, **({} if action == "show_journal" else {"sequence": 1}))
+    assert raised.value.translation_key == told
+    await delivered.unlock(context=as_admin)  # the journal goes on
 
 
 async def test_a_checkpoint_that_was_kept_shows_whether_something_was_cut_off(delivered):
     kept = (await verify(delivered))["checkpoint"]
-    assert (await verify(delivered, checkpoint=kept.strip()))["holds"]
+    for text in (kept.strip(), as_the_browser_shows_it(kept)):
+        answer = await verify(delivered, checkpoint=text)
+        assert (answer["holds"], answer["kept"]) == (True, "matches")
     for table, column in (("leaf", "seq"), ("person", "seq"), ("checkpoint", "size")):
         await alter(delivered, f"DELETE FROM {table} WHERE {column} > 1")
     assert (await verify(delivered))["holds"]
-    assert (await verify(delivered, checkpoint=kept))["failure"]["last"] == 2
+    answer = await verify(delivered, checkpoint=kept)
+    assert (answer["failure"]["last"], answer["kept"]) == (2, "contradicted")
+
+
+@pytest.mark.parametrize("name", [None, "vestibule/another"])
+async def test_what_is_no_checkpoint_of_this_journal_is_not_compared(delivered, name):
+    other = "no note" if name is None else SignerKey(name, PRIVATE).sign(Checkpoint(name, 1, bytes(32)).text)
     with pytest.raises(ServiceValidationError) as raised:
-        await verify(delivered, checkpoint="no note")
-    assert raised.value.translation_key == "no_proof"
+        await verify(delivered, checkpoint=other)
+    assert raised.value.translation_key == "checkpoint_unreadable"
+
+
+async def test_entries_that_are_dropped_while_a_journal_is_verified_do_not_disturb(delivered, monkeypatch):
+    class Moving(type(delivered.embedded.journal)):
+        times = 0
+
+        def runs(self, header):
+            Moving.times += 1
+            if Moving.times <= moved:
+                raise JournalMoved
+            return super().runs(header)
+
+    monkeypatch.setattr(delivered.embedded.journal, "__class__", Moving)
+    moved = 1
+    assert (await verify(delivered))["holds"]
+    moved, Moving.times = 2, 0
+    with pytest.raises(HomeAssistantError) as raised:
+        await verify(delivered)
+    assert raised.value.translation_key == "journal_changing"
 
 
 async def test_the_newest_entries_are_shown_with_who_it_was(delivered, hass_admin_user, as_admin):
@@ -132,7 +221,7 @@ async def test_the_newest_entries_are_shown_with_who_it_was(delivered, hass_admi
     assert [entry["sequence"] for entry in entries] == [4, 3, 2]
     assert (entries[1]["outcome"], entries[1]["means"]) == ("access_granted", "manual")
     assert entries[1]["who"] == hass_admin_user.name
-    assert entries[1]["door"] == delivered.door
+    assert (entries[1]["door"], entries[1]["door_name"]) == (delivered.door, delivered.device().name)
     [first] = (await delivered.call("show_journal"))["entries"][-1:]
     assert first["who"] == "driver-of-this-month"
 
@@ -147,7 +236,7 @@ async def test_those_of_one_door_are_shown(delivered):
 
 @pytest.mark.parametrize("persons", [False, True])
 async def test_an_entry_is_proved_to_somebody_who_has_only_the_key(delivered, persons):
-    key = VerifierKey.parse((await verify(delivered))["keys"][-1])
+    key = key_of(await verify(delivered))
     text = (await delivered.call("prove_entry", sequence=1, persons=persons))["proof"]
     entry, checkpoint = EntryProof.parse(text).check([key])
     assert (entry.leaf.kind, checkpoint.size) == ("access_granted", 2)
@@ -159,7 +248,8 @@ async def test_an_entry_is_proved_to_somebody_who_has_only_the_key(delivered, pe
 async def test_an_entry_that_is_not_there_is_not_proved(delivered):
     with pytest.raises(ServiceValidationError) as raised:
         await delivered.call("prove_entry", sequence=99)
-    assert raised.value.translation_key == "no_proof"
+    assert raised.value.translation_key == "no_such_entry"
+    assert raised.value.translation_placeholders == {"entry": "99", "first": "1", "last": "2"}
 
 
 # ---- the download ----
@@ -189,7 +279,7 @@ async def test_the_journal_is_downloaded_from_its_address_alone_and_verified(
     assert answer.status == 200
     assert answer.headers["Content-Disposition"].startswith('attachment; filename="vestibule-journal-20')
     bundle = Bundle.open((await answer.read()).splitlines(keepends=True))
-    key = VerifierKey.parse((await verify(downloading))["keys"][-1])
+    key = key_of(await verify(downloading))
     verdict = audit.verify(bundle.header, bundle.runs(), keys=[key])
     assert verdict.holds
     assert (verdict.entries, verdict.persons) == (3, 2)
@@ -268,10 +358,16 @@ async def test_nobody_is_deleted_while_a_backup_is_made(delivered, as_admin):
     await delivered.embedded.end_backup()
 
 
-@pytest.mark.parametrize("sequence", [0, -1, "x", None, 99, 2])
+@pytest.mark.parametrize("sequence", [0, -1, "x", None, 99, 2, 2**63 - 1, 2**63, 10**400])
 async def test_what_names_no_person_changes_nothing(delivered, as_admin, sequence):
     before = await delivered.call("show_journal")
     with pytest.raises(Exception, match=r"about no person|sequence") as raised:
         await delivered.call("delete_person", as_admin, sequence=sequence)
     assert not isinstance(raised.value, AssertionError)
     assert await delivered.call("show_journal") == before
+
+
+def test_the_repair_of_a_damaged_journal_leads_to_a_page_that_is_there():
+    page, _, heading = issues._MORE[issues.Kind.JOURNAL_DAMAGED].partition("/blob/main/")[2].partition("#")
+    lines = (Path(__file__).parents[2] / page).read_text().splitlines()
+    assert heading in [line.removeprefix("## ").lower().replace(" ", "-") for line in lines if line.startswith("## ")]

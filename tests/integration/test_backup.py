@@ -125,6 +125,34 @@ async def test_a_shorter_time_applies_at_once(hass: HomeAssistant, site: Site, r
     assert site.embedded.controller is controller, "nothing was reloaded"
 
 
+UNREADABLE = "INSERT INTO meta VALUES('deleting:1', '[')"
+"""A note of a deletion that was begun, and of whom cannot be read: nothing is taken out any more."""
+
+
+async def test_a_journal_out_of_which_nothing_can_be_taken_is_refused_and_let_go(
+    hass: HomeAssistant, site: Site
+) -> None:
+    file = Path(hass.config.path(".storage", JOURNAL_FILE))
+    assert await hass.config_entries.async_unload(site.entry.entry_id)
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute(UNREADABLE)
+    assert not await hass.config_entries.async_setup(site.entry.entry_id)
+    assert site.entry.state is ConfigEntryState.SETUP_ERROR
+    assert site.entry.error_reason_translation_key == "journal_damaged"
+    with held(file), closing(sqlite3.connect(file)) as db, db:
+        db.execute("DELETE FROM meta WHERE key = 'deleting:1'")
+    assert await hass.config_entries.async_reload(site.entry.entry_id)
+
+
+async def test_that_nothing_can_be_taken_out_any_more_is_said_and_shuts_no_door(
+    hass: HomeAssistant, site: Site, relay: Any, caplog: Any
+) -> None:
+    await site.embedded.journal._submit(lambda writer: writer.db.execute(UNREADABLE) and None)
+    await site.embedded.retain()
+    assert "The journal is damaged" in caplog.text
+    assert (await site.present(await site.token()))["code"] == "GRANTED"
+
+
 # ---- a backup that the building does not live to see the end of ----
 
 

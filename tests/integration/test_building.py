@@ -15,13 +15,16 @@ from custom_components.vestibule.building import (
     BuildingSetup,
     DoorSetup,
     PersonsKept,
+    RadioStrike,
     Relay,
     RelayDomain,
     ReleasesWhen,
     Returns,
     building_of,
+    stored_strike,
 )
 from custom_components.vestibule.const import DOMAIN
+from custom_components.vestibule.vestibule_core.doorstrike.wire import Caps
 from custom_components.vestibule.vestibule_core.hours import Day, Hours
 from custom_components.vestibule.vestibule_core.keys import KeyStatus, SigningKey
 from custom_components.vestibule.vestibule_core.model import (
@@ -47,6 +50,18 @@ DOOR_DATA = {
     "returns": "by_vestibule",
     "reports": True,
 }
+STRIKE = RadioStrike(
+    strike_id=bytes.fromhex("a1b2c3d4e5f60718"),
+    slot=2,
+    psk=bytes(range(32)),
+    next_psk=None,
+    version=1,
+    caps=Caps.CONTACT | Caps.TAMPER | Caps.BATTERY,
+    keep_connected=True,
+    address="C0:FF:EE:C0:FF:EE",
+    heard=7,
+)
+STRIKE_DOOR_DATA = {"door": DOOR, "access_time": 5, "strike": stored_strike(STRIKE)}
 CARRIER_DATA = {
     "issuer": "https://parcel.example",
     "jwk_set": json.dumps({"keys": [KEY.jwk()]}),
@@ -314,3 +329,66 @@ def test_what_a_newer_version_added_is_no_matter_of_ours():
     setup = read(("door", DOOR_DATA | {"colour": "green"}), ("gateway", {"host": "192.0.2.1"}))
     assert setup.doors.keys() == {DOOR}
     assert setup.unreadable == {}
+
+
+# ---- strikes --------------------------------------------------------------------------------------------------------
+
+
+def test_a_strike_is_read_as_it_was_stored():
+    setup = read(("door", STRIKE_DOOR_DATA)).doors[DOOR]
+    assert setup.relay == STRIKE
+    assert (setup.relay.address, setup.relay.heard) == (STRIKE.address, STRIKE.heard)
+    assert json.loads(json.dumps(STRIKE_DOOR_DATA)) == STRIKE_DOOR_DATA
+
+
+def test_a_second_key_is_read_as_well():
+    stored = stored_strike(STRIKE) | {"next_psk": "ff" * 32}
+    setup = read(("door", STRIKE_DOOR_DATA | {"strike": stored})).doors[DOOR]
+    assert setup.relay.next_psk == b"\xff" * 32
+    assert stored_strike(setup.relay) == stored
+
+
+def test_a_strikes_keys_are_not_shown():
+    stored = stored_strike(STRIKE) | {"next_psk": "ff" * 32}
+    shown = repr(read(("door", STRIKE_DOOR_DATA | {"strike": stored})))
+    assert "psk" not in shown
+    assert repr(STRIKE.psk) not in shown
+
+
+def test_a_strike_watches_the_door_along_with_the_chosen_sensors():
+    setup = read(("door", STRIKE_DOOR_DATA | {"contact": "binary_sensor.contact", "rex": "binary_sensor.rex"}))
+    door = setup.doors[DOOR]
+    assert door.door.sensors == {Sensor.CONTACT, Sensor.TAMPER, Sensor.REX}
+    assert door.sensors.keys() == {Sensor.CONTACT, Sensor.REX}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"strike_id": "a1b2c3d4e5f6"},
+        {"strike_id": "strike"},
+        {"slot": 0},
+        {"slot": 9},
+        {"psk": "00"},
+        {"psk": None},
+        {"next_psk": "00"},
+        {"version": 0},
+        {"caps": "contact"},
+        {"heard": None},
+    ],
+)
+def test_a_strike_that_cannot_be_read_is_left_out(wrong):
+    setup = read(("door", STRIKE_DOOR_DATA | {"strike": stored_strike(STRIKE) | wrong}))
+    assert (setup.doors, list(setup.unreadable.values())) == ({}, ["door 1"])
+
+
+def test_a_strike_without_all_that_belongs_to_it_is_left_out():
+    for name in stored_strike(STRIKE):
+        stored = {key: value for key, value in stored_strike(STRIKE).items() if key != name}
+        assert read(("door", STRIKE_DOOR_DATA | {"strike": stored})).doors == {}, name
+    assert read(("door", STRIKE_DOOR_DATA | {"strike": None})).doors == {}
+
+
+def test_two_doors_do_not_share_a_strike():
+    setup = read(("door", STRIKE_DOOR_DATA), ("door", STRIKE_DOOR_DATA | {"door": OTHER_DOOR}))
+    assert (list(setup.doors), list(setup.unreadable.values())) == ([DOOR], ["door 2"])

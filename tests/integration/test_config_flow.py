@@ -69,7 +69,7 @@ async def test_the_first_building_is_named_and_the_first_door_is_asked_for(hass)
     kind, next_flow = flow["next_flow"]
     assert kind is FlowType.CONFIG_SUBENTRIES_FLOW
     door = hass.config_entries.subentries.async_get(next_flow)
-    assert (door["handler"], door["step_id"]) == ((flow["result"].entry_id, "door"), "user")
+    assert (door["handler"], door["step_id"]) == ((flow["result"].entry_id, "door"), "relay")
 
 
 async def test_without_a_name_for_the_home_the_form_says_building(hass):
@@ -169,7 +169,7 @@ def ended(flow) -> bool:
 
 async def test_a_door_is_added_and_its_id_is_shown_before(hass, empty, relay, entity_registry):
     flow = await start(hass, empty, "door")
-    assert (flow["type"], flow["step_id"], flow["errors"]) == (FlowResultType.FORM, "user", None)
+    assert (flow["type"], flow["step_id"], flow["errors"]) == (FlowResultType.FORM, "relay", None)
 
     flow = await go_on(hass, flow, door_input(relay.entity_id, name=" Back door "))
     assert (flow["type"], flow["step_id"], flow["last_step"]) == (FlowResultType.FORM, "watch", False)
@@ -238,7 +238,7 @@ async def test_a_mistake_in_a_door_is_named_and_nothing_typed_is_lost(hass, empt
     flow = await start(hass, empty, "door")
     typed = door_input(relay.entity_id, **mistake)
     flow = await go_on(hass, flow, typed)
-    assert (flow["step_id"], flow["errors"]) == ("user", errors)
+    assert (flow["step_id"], flow["errors"]) == ("relay", errors)
     assert suggested(flow) == pytest.approx(typed, nan_ok=True)
 
     flow = await go_on(hass, flow, door_input(relay.entity_id))
@@ -357,7 +357,7 @@ async def test_a_lock_that_asks_for_a_code_needs_one_in_its_settings(
         entity_registry.async_update_entity_options(bolt.entity_id, "lock", {"default_code": code})
     flow = await start(hass, empty, "door")
     flow = await go_on(hass, flow, door_input(bolt.entity_id))
-    assert (flow["step_id"], flow["errors"]) == (("watch", None) if taken else ("user", {"relay": "lock_code"}))
+    assert (flow["step_id"], flow["errors"]) == (("watch", None) if taken else ("relay", {"relay": "lock_code"}))
     if not taken:
         entity_registry.async_update_entity_options(bolt.entity_id, "lock", {"default_code": "654321"})
         flow = await go_on(hass, flow, door_input(bolt.entity_id))

@@ -21,7 +21,7 @@ from homeassistant.core import Context, Event, HomeAssistant, callback
 from pytest_homeassistant_custom_component.common import MockUser
 from pytest_homeassistant_custom_component.components.recorder.common import async_wait_recording_done
 
-from custom_components.vestibule.vestibule_core.erasure import Subject
+from custom_components.vestibule.vestibule_core.model import Actor
 from tests.integration.site import Cloud, RelaySwitch, Site
 
 KEY = base64.urlsafe_b64encode(bytes(range(32))).decode().rstrip("=")
@@ -99,6 +99,12 @@ def traces(hass, site, caplog, recorder_db_url) -> Traces:
     return Traces(hass, caplog, recorder_db_url)
 
 
+async def delete_person(site: Site, outcome: str) -> int:
+    """Delete who it was in the first entry of this name; return from how many entries."""
+    entry = next(event for event in site.events if event.data["outcome"] == outcome)
+    return await site.embedded.controller.delete_person(entry.data["sequence"], Actor(None, "A script", True))
+
+
 async def choose(hass, site, mode, context):
     data = {"entity_id": site.entity_id("select"), "option": mode}
     await hass.services.async_call("select", "select_option", data, blocking=True, context=context)
@@ -118,11 +124,11 @@ async def test_row_69_a_person_who_opened_by_hand_is_deleted(hass, site, traces)
     assert NAME in traces.journal
     entries = site.embedded.journal_entries
 
-    assert await site.embedded.controller.delete_person(Subject(user.id, None, None)) == 4
+    assert await delete_person(site, "access_granted") == 4
     await hass.async_block_till_done()
 
     assert site.lock().attributes.get("changed_by") is None
-    assert site.embedded.journal_entries == entries
+    assert site.embedded.journal_entries == entries + 1, "that it was done"
     assert user.id not in traces.journal
     recorded = await traces.recorded()
     assert "access_granted" in recorded
@@ -151,9 +157,7 @@ async def test_row_69_a_driver_is_deleted(hass, site, traces, hass_client_no_aut
     for trace in (DRIVER, jti, token, refused):
         assert trace in traces.journal
 
-    granted = next(event for event in site.events if event.data["outcome"] == "access_granted")
-    subject = await site.embedded._journal.subject(granted.data["sequence"])
-    assert await site.embedded.controller.delete_person(subject) == 2
+    assert await delete_person(site, "access_granted") == 2
     await hass.async_block_till_done()
 
     recorded = await traces.recorded()

@@ -5,7 +5,7 @@ Not a decision of its own and no clock: whoever asks says what time it is (secon
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 
@@ -56,6 +56,11 @@ class Buckets[K: Hashable]:
         if len(self._by_key) > self._most:
             del self._by_key[next(iter(self._by_key))]
         return bucket.take(now)
+
+    def forget(self, which: Callable[[K], bool]) -> None:
+        """Forget the keys of which ``which`` says so, as if they were full again."""
+        for key in [key for key in self._by_key if which(key)]:
+            del self._by_key[key]
 
     def give_back(self, key: K) -> None:
         """Give back what was taken last."""

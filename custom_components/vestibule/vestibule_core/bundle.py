@@ -7,13 +7,12 @@ line has exactly the bytes that would be written, so that no byte can be changed
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from .evidence import RUN, Broken, Header, PersonPart, Run, SignedSize
-from .leaf import compact
+from .leaf import compact, read_json
 from .merkle import Tree
 from .note import VerifierKey
 
@@ -25,7 +24,7 @@ _HEADER: Final = frozenset({"base", "base_note", "format", "keys"})
 
 
 def encode_header(header: Header) -> bytes:
-    """Return the first line."""
+    """Return the first line; raise ValueError if it would be too long."""
     return _line(
         {
             "base": {"peaks": [peak.hex() for peak in header.base.peaks], "size": header.base.size},
@@ -37,17 +36,17 @@ def encode_header(header: Header) -> bytes:
 
 
 def encode_run(run: Run, *, persons: bool = True) -> bytes:
-    """Return the lines of a run, without who it was if ``persons`` is False; raise Broken if a leaf is no text."""
+    """Return the lines of a run, without who it was if ``persons`` is False; raise Broken if no line can hold one."""
     parts = {part.sequence: part for part in run.persons} if persons else {}
     notes = {checkpoint.size: checkpoint.note for checkpoint in run.checkpoints}
     lines = []
     for sequence, data in enumerate(run.leaves, run.first):
         try:
             lines.append(encode_entry(data, parts.get(sequence)))
+            if note := notes.get(sequence):
+                lines.append(_line({"checkpoint": note}))
         except ValueError as err:
-            raise Broken(sequence - 1, "an entry is no text") from err
-        if note := notes.get(sequence):
-            lines.append(_line({"checkpoint": note}))
+            raise Broken(sequence - 1, f"an entry cannot be exported: {err}") from None
     return b"".join(lines)
 
 
@@ -68,8 +67,8 @@ def decode_end(line: bytes) -> int | None:
 
 
 def encode_entry(data: bytes, person: PersonPart | None) -> bytes:
-    """Return the line of one entry; raise ValueError if its leaf is no text."""
-    members: dict[str, Any] = {"leaf": data.decode()}
+    """Return the line of one entry; raise ValueError if its leaf is no text, or if it would be too long."""
+    members: dict[str, Any] = {"leaf": _text(data)}
     if person is not None:
         members |= {"person": person.text, "salt": person.salt.hex()}
     return _line(members)
@@ -176,6 +175,8 @@ def _header(members: dict[str, Any]) -> Header:
         )
     except (AttributeError, TypeError) as err:
         raise ValueError("the header has a member of another type than it should") from err
+    if note is not None and not size:
+        raise ValueError("the header has a checkpoint of entries that were dropped, and none were")
     return header
 
 
@@ -198,17 +199,25 @@ def _bytes(text: str) -> bytes:
 
 
 def _line(members: dict[str, Any]) -> bytes:
-    return compact(members).encode() + b"\n"
+    """Return a line; raise ValueError if it would be too long to be read again."""
+    line = compact(members).encode() + b"\n"
+    if len(line) > MAX_LINE:
+        raise ValueError(f"its line would be longer than {MAX_LINE} bytes")
+    return line
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ValueError("it is no text") from None
 
 
 def _members(line: bytes) -> dict[str, Any]:
     """Return the members in a line in its one spelling; raise ValueError."""
     if len(line) > MAX_LINE:
         raise ValueError(f"it is longer than {MAX_LINE} bytes")
-    try:
-        members = json.loads(line)
-    except RecursionError as err:
-        raise ValueError("it is nested too deeply") from err
+    members = read_json(_text(line))
     if not isinstance(members, dict) or _line(members) != line:
         raise ValueError("it is spelt in another way than it would be written")
     return members

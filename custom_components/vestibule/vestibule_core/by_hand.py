@@ -310,6 +310,16 @@ class ByHand:
         code = await self._note(what, None, actor, origin, {}, named=named)
         return Decision(code or Code.GRANTED)
 
+    def record_of(
+        self, what: EventName, actor: Actor, origin: object, *, named: bool
+    ) -> tuple[AccessEvent, Person | None]:
+        """Return what is to be written of what an administrator does with the journal itself."""
+        return self._event(what, None, actor, self._house.now(), origin), _who(actor) if named else None
+
+    def forget(self, user_id: str) -> None:
+        """Forget the wrong PINs of a person."""
+        self._pin_tries.forget(lambda who: who[1] == user_id)
+
     async def _order(self, door: DoorId | None, work: Callable[[], Coroutine[Any, Any, Decision]]) -> Decision:
         """Do one thing by hand after the other, to its end: a caller that goes away stops nothing half-way."""
 

@@ -20,7 +20,6 @@ from .bucket import Buckets
 from .by_hand import ByHand
 from .door import DoorState, Opener, PersonForgotten, Sensed
 from .door_task import Access, DoorTask
-from .erasure import Subject
 from .errors import Refused, StoreFailed
 from .history import RECENT, History
 from .journal import COPIED, Journal, Spend, SpentState
@@ -28,6 +27,7 @@ from .keys import KeyStatus
 from .leaf import Person
 from .model import (
     AccessEvent,
+    Actor,
     Code,
     Decision,
     DoorId,
@@ -44,7 +44,7 @@ from .policy import Building
 from .strike import Strike
 from .telling import Telling
 from .token import SignedRefusal, UnlockToken
-from .writer import noted_release
+from .writer import Notes, noted_release
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -290,23 +290,49 @@ class Controller:
             is_spent=is_spent,
         )
 
-    def sense(self, door: DoorId, sensor: Sensor, sense: Sense) -> None:
-        """Take what a sensor of a door says; nothing if it is not ours."""
+    def sense(self, door: DoorId, sensor: Sensor, sense: Sense, at: float | None = None) -> None:
+        """Take what a sensor of a door says, since ``at`` if that is known (wall clock); nothing if it is not ours."""
         if (task := self._doors.get(door)) is not None:
-            task.post(Sensed(sensor, sense))
+            task.post(Sensed(sensor, sense, at))
 
-    async def delete_person(self, subject: Subject) -> int:
-        """Delete a person from every entry of the journal, and from what is remembered besides; return from how many
-        entries.
+    def remembered(self, door: DoorId, what: EventName, at: float | None, notes: Notes) -> None:
+        """Record what a strike tells afterwards, with its own time (wall clock; None: not known, so now).
 
-        When it returns, nothing of that person is left in the journal's files or in a door's state. Raises
-        BackupRunning or StoreFailed; it may then be done in part, and can be asked for again.
+        It changes nothing about the door: that is as it is now. ``notes`` are committed along with it.
         """
-        count = await self._journal.delete(subject)
+        if door in self._doors:
+            self._telling.record(AccessEvent(outcome=what, door=door, at=at or self._clock().wall), notes=notes)
+
+    def note(self, notes: Notes) -> None:
+        """Note what has to be known after a restart; nothing waits for it."""
+        self._telling.note(notes)
+
+    async def delete_person(self, sequence: int, actor: Actor, origin: object = None) -> int:
+        """Delete the person that entry ``sequence`` is about from every entry of the journal, and from what is
+        remembered besides; return from how many entries (0: it is about nobody). That it was done is recorded.
+
+        When it returns, nothing of that person is left in a door's state, nor in the journal's files, or (if a backup
+        was begun meanwhile) there will not be when the backup ends. A caller may go away. Raises BackupRunning
+        (nothing was deleted), Refused, or StoreFailed or Broken: what was begun then is carried to its end when the
+        journal is next taken care of, or opened, or if it is asked for again.
+        """
+        if not actor.is_trusted:
+            raise Refused(Code.MANUAL_NOT_ALLOWED)
+        deleting = asyncio.get_running_loop().create_task(self._delete_person(sequence, actor, origin))
+        return await asyncio.shield(deleting)
+
+    async def _delete_person(self, sequence: int, actor: Actor, origin: object) -> int:
+        self._journal.check_not_copied()
+        if (subject := await self._journal.subject(sequence)) is None:
+            return 0
         if (user_id := subject.user_id) is not None:  # of a driver, nothing but the journal ever knew the name
             self._telling.forget(user_id)
+            self.by_hand.forget(user_id)
             await asyncio.gather(*(task.post(PersonForgotten(user_id)) for task in self._doors.values()))
-        return count
+        # Who deletes himself is not written down anew by that.
+        named = user_id is None or user_id != actor.user_id
+        record = self.by_hand.record_of(EventName.PERSON_DELETED, actor, origin, named=named)
+        return await self._journal.delete(sequence, record)
 
     # ---- tokens ----
 
@@ -374,7 +400,7 @@ class Controller:
             if access.token.text in self._history.texts:  # the very text that was spent while this one waited: A.2, 1b
                 self._telling.count(refusal.code)
                 return refusal
-            self._history.remember_text(access.token.text)
+            self._history.texts.add(access.token.text)
         event = replace(access.event, outcome=EventName.ACCESS_DENIED, code=refusal.code)
         door = event.door if event.door in self._building.doors else None
         self._telling.record_refusal(event, access.person, door, self._clock().boot)
@@ -407,10 +433,10 @@ class Controller:
         else:
             self._telling.record(event, settles=(_spend(access.token), _SETTLED_AS[outcome]))
 
-    def happened(self, door: DoorId, what: EventName, access: Access | None) -> None:
+    def happened(self, door: DoorId, what: EventName, access: Access | None, at: float | None = None) -> None:
         """Record what happened at a door, after ``access`` if it belongs to one; nothing waits for it."""
         now = self._clock()
-        at = now.wall
+        at = at or now.wall
         if what in _BY_CONTACT and not self._chatter.take(door, now.boot):
             return  # a loose contact must not fill the journal
         if access is not None:

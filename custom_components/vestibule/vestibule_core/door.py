@@ -263,6 +263,8 @@ class Sensed:
 
     sensor: Sensor
     sense: Sense
+    at: float | None = None
+    """When it began to be so (wall clock), if that is known: of what follows, that is recorded. None: now."""
 
 
 type Input = (
@@ -332,7 +334,7 @@ def advance(state: DoorState, event: Input, now: float, timing: Timing) -> Outco
             return replace(state, deadline=None, securing=True, released=True), (Effect.SECURE,)
         case Elapsed():
             return _elapsed(state, now, timing)
-        case Sensed(sensor, _) if sensor not in timing.sensors:  # it was taken away while this was on its way
+        case Sensed(sensor=sensor) if sensor not in timing.sensors:  # it was taken away while this was on its way
             return state, ()
         case Sensed(Sensor.CONTACT, sense):
             return _contact(state, sense, now, timing)

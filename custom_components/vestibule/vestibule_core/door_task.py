@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from .door import (
@@ -39,7 +39,15 @@ from .door import (
     Unresolved,
     advance,
 )
-from .errors import OutcomeUnknown, Refused, StoreFailed, StrikeRefused, StrikeUnreachable, VestibuleError
+from .errors import (
+    OutcomeUnknown,
+    Refused,
+    SpentElsewhere,
+    StoreFailed,
+    StrikeRefused,
+    StrikeUnreachable,
+    VestibuleError,
+)
 from .leaf import Person
 from .model import AccessEvent, Code, Decision, Door, DoorId, DoorMode, EventName, Now
 from .strike import Pulse, Strike
@@ -120,8 +128,11 @@ class Office(Protocol):
         """Record what came of a grant; nothing waits for it."""
         ...
 
-    def happened(self, door: DoorId, what: EventName, access: Access | None) -> None:
-        """Record what happened at a door, after ``access`` if it belongs to one; nothing waits for it."""
+    def happened(self, door: DoorId, what: EventName, access: Access | None, at: float | None = None) -> None:
+        """Record what happened at a door, after ``access`` if it belongs to one; nothing waits for it.
+
+        ``at`` is when (wall clock); None: now.
+        """
         ...
 
     async def note_ended(self, door: DoorId, ids: Sequence[bytes]) -> None:
@@ -407,17 +418,18 @@ class DoorTask:
             return shut  # was judged before; whatever let it come this far, nothing moves
         self._become(state)
         code = Code.GRANTED
+        at = event.at if isinstance(event, Sensed) else None
         for effect in effects:
             match effect:
                 case Record(what, of_access):
-                    self._office.happened(self._door.id, what, self._last if of_access else None)
+                    self._office.happened(self._door.id, what, self._last if of_access else None, at)
                 case Effect.RELEASE:
                     assert access is not None
                     assert access.event.spend_id is not None
                     pulse = Pulse(access.event.spend_id, self._door.access_time, access.event.origin)
                     code, result = await self._tell(self._strike.release(pulse))
                     if not isinstance(result, NotReleased):  # else what follows belongs to the one before
-                        self._last = access
+                        self._last = replace(access, person={}, token=None)  # who it was, only the journal knows
                     await self._happen(result)
                 case Effect.HOLD:
                     code, result = await self._tell(self._strike.hold(self._held_for))
@@ -437,6 +449,8 @@ class DoorTask:
                 return Code.GRANTED, Released()
             case StrikeUnreachable():
                 return Code.STRIKE_UNREACHABLE, NotReleased()
+            case SpentElsewhere():
+                return Code.ALREADY_SPENT, NotReleased()
             case StrikeRefused():
                 return Code.STRIKE_REFUSED, NotReleased()
             case _:

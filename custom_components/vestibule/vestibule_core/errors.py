@@ -49,6 +49,10 @@ class StrikeRefused(VestibuleError):
     """The strike answered that it did not move."""
 
 
+class SpentElsewhere(StrikeRefused):
+    """The strike did not move: another controller has spent the same token there."""
+
+
 class OutcomeUnknown(VestibuleError):
     """The strike was told, and did not answer in time or in sense."""
 
@@ -75,6 +79,12 @@ class JournalDamaged(VestibuleError):
 
 class JournalUnsigned(VestibuleError):
     """The journal was written by a version that did not sign: there is nothing to verify it by."""
+
+
+class JournalMoved(VestibuleError):
+    """Entries that were about to be read were dropped after their time: begin again, with a new header."""
+
+    temporary = True
 
 
 class BackupRunning(VestibuleError):

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final, Self
 
-from .leaf import Leaf, Person, parse
+from .leaf import Leaf, Person, parse, read_json
 from .merkle import Tree
 from .model import DoorId
 from .note import VerifierKey
+from .schema import is_damage
 
 RUN: Final = 1000
 """Entries of a run: about a millisecond of the writer's time, so that no door waits for a reader."""
+DAMAGED: Final = "the file is damaged"
+MISSING: Final = "entries are missing"
+UNREADABLE: Final = "an entry cannot be read"
 
 BASE: Final = "base"
 KEYS: Final = "keys"
@@ -39,6 +44,8 @@ class Header:
     """The checkpoint of that tree; None if nothing was dropped."""
     size: int
     """How many entries there were, the dropped ones included."""
+    flaw: str | None = None
+    """What is wrong with the file before its first entry; a verification fails for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class PersonPart:
 
     def read(self) -> Person:
         """Return what the text says; raise ValueError if it cannot be read."""
-        person = json.loads(self.text)
+        person = read_json(self.text)
         if not isinstance(person, dict):
             raise ValueError("a person's part is no object")
         return person
@@ -65,10 +72,24 @@ class Entry:
     person: PersonPart | None
 
     @classmethod
-    def of(cls, sequence: int, data: bytes, salt: bytes | None, text: str | None) -> Self:
-        """Return the entry in a row; raise ValueError if its leaf cannot be read."""
-        part = PersonPart(sequence, salt, text) if salt is not None and text is not None else None
-        return cls(parse(data), part)
+    def of(cls, sequence: int, data: bytes, person: PersonPart | None) -> Self:
+        """Return entry ``sequence``; raise Broken if its leaf cannot be read, or says that it is another."""
+        try:
+            leaf = parse(data)
+        except ValueError:
+            raise Broken(sequence - 1, UNREADABLE) from None
+        if leaf.sequence != sequence:
+            raise Broken(sequence - 1, "an entry carries another number than its place")
+        return cls(leaf, person)
+
+    @property
+    def who(self) -> str | None:
+        """What a person would be called; None if nobody is named, or nobody any more. Raises ValueError."""
+        if self.person is None:
+            return None
+        person = self.person.read()
+        name = person.get("user") or person.get("sub")
+        return None if name is None else str(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +118,7 @@ class Run:
         """Yield its entries as they are shown; raise Broken at one that cannot be read."""
         parts = {part.sequence: part for part in self.persons}
         for sequence, data in enumerate(self.leaves, self.first):
-            try:
-                yield Entry(parse(data), parts.get(sequence))
-            except ValueError as err:
-                raise Broken(sequence - 1, "an entry cannot be read") from err
+            yield Entry.of(sequence, data, parts.get(sequence))
 
 
 class Broken(ValueError):
@@ -117,12 +135,12 @@ def note_of(tree: Tree) -> str:
     return json.dumps({"size": tree.size, "peaks": [peak.hex() for peak in tree.peaks]})
 
 
-def tree_of(note: str | None) -> Tree:
+def tree_of(note: object) -> Tree:
     """Return the tree that was noted; raise ValueError if it is none."""
     if note is None:
         return Tree()
     try:
-        fields = json.loads(note)
+        fields = read_json(note)
         return Tree.parse(fields["size"], tuple(bytes.fromhex(peak) for peak in fields["peaks"]))
     except (KeyError, TypeError) as err:
         raise ValueError("what is noted is no tree") from err
@@ -133,36 +151,81 @@ def note_of_keys(keys: Iterable[VerifierKey]) -> str:
     return json.dumps([str(key) for key in keys])
 
 
-def keys_of(note: str | None) -> tuple[VerifierKey, ...]:
+def keys_of(note: object) -> tuple[VerifierKey, ...]:
     """Return the keys that were noted; raise ValueError if they are none."""
-    keys = json.loads(note) if note is not None else []
+    keys = read_json(note) if note is not None else []
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("what is noted are no keys")
     return tuple(VerifierKey.parse(key) for key in keys)
 
 
 def read_base(db: sqlite3.Connection) -> Tree:
-    """Return the tree of the entries that were dropped after their time; raise ValueError if it cannot be read."""
-    note = db.execute("SELECT value FROM meta WHERE key = ?", (BASE,)).fetchone()
-    return tree_of(note[0] if note else None)
+    """Return the tree of the entries that were dropped after their time; raise Broken if it cannot be read."""
+    return _read(tree_of, db, BASE)
+
+
+def read_keys(db: sqlite3.Connection) -> tuple[VerifierKey, ...]:
+    """Return who signed, in order; raise Broken if it cannot be read."""
+    return _read(keys_of, db, KEYS)
 
 
 def read_header(db: sqlite3.Connection) -> Header:
-    """Return what has to be known before the first run; raise ValueError if it cannot be read."""
-    base = read_base(db)
-    keys = db.execute("SELECT value FROM meta WHERE key = ?", (KEYS,)).fetchone()
+    """Return what has to be known before the first run; raise Broken if it cannot be read."""
+    base, keys = read_base(db), read_keys(db)
     (newest,) = db.execute("SELECT max(seq) FROM leaf").fetchone()
-    note = db.execute("SELECT note FROM checkpoint WHERE size = ?", (base.size,)).fetchone()
+    note = db.execute("SELECT note FROM checkpoint WHERE size = ?", (base.size,)).fetchone() if base.size else None
     return Header(
-        keys_of(keys[0] if keys else None), base, note[0] if note and base.size else None, newest or base.size
+        keys=keys,
+        base=base,
+        base_note=note[0] if note and type(note[0]) is str else None,
+        size=max(newest or 0, base.size),
+        flaw=_flaw(db, base.size),
     )
+
+
+def _read[T](reading: Callable[[object], T], db: sqlite3.Connection, name: str) -> T:
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (name,)).fetchone()
+    try:
+        return reading(row[0] if row else None)
+    except ValueError as err:
+        raise Broken(0, f"what the journal notes of itself cannot be read: {err}") from None
+
+
+def _flaw(db: sqlite3.Connection, base: int) -> str | None:
+    """Say if there is something where nothing is looked at: under the numbers of entries that were dropped."""
+    for below in (
+        "SELECT seq FROM leaf WHERE seq <= ? LIMIT 1",
+        "SELECT seq FROM person WHERE seq <= ? LIMIT 1",
+        "SELECT size FROM checkpoint WHERE size < ? LIMIT 1",
+    ):
+        try:
+            row = db.execute(below, (base,)).fetchone()
+        except sqlite3.Error as err:
+            if not is_damage(err):
+                raise
+            return None  # whoever reads the first run is told of that
+        if row:
+            return f"there is something under the number {row[0]}, although it begins after entry {base}"
+    return None
 
 
 def read_run(db: sqlite3.Connection, after: int, *, most: int = RUN) -> Run | None:
     """Return the run after entry ``after``, None behind the last one; raise Broken.
 
-    It has ``most`` entries and those to the next checkpoint.
+    It has ``most`` entries and those to the next checkpoint, or fewer if what follows them is broken: whoever asks for
+    what follows is told of that. Raises sqlite3.Error if the disk fails.
     """
+    try:
+        run = _all_at_once(db, after, most)
+    except sqlite3.Error as err:
+        if not is_damage(err):
+            raise
+        run = None
+    return run or _one_by_one(db, after)
+
+
+def _all_at_once(db: sqlite3.Connection, after: int, most: int) -> Run | None:
+    """Return a run; None if it is not as it should be, or the journal ends at ``after``."""
     (end,) = db.execute("SELECT min(size) FROM checkpoint WHERE size >= ?", (after + most,)).fetchone()
     span = after, 2**63 - 1 if end is None else end
     leaves = db.execute("SELECT bytes FROM leaf WHERE seq > ? AND seq <= ? ORDER BY seq", span)
@@ -176,44 +239,107 @@ def read_run(db: sqlite3.Connection, after: int, *, most: int = RUN) -> Run | No
         tuple(SignedSize(*checkpoint) for checkpoint in checkpoints),
     )
     (newest,) = db.execute("SELECT max(seq) FROM leaf WHERE seq > ? AND seq <= ?", span).fetchone()
-    if run.leaves and newest != run.last:  # no number is there twice, so their count tells
-        numbers = enumerate(db.execute("SELECT seq FROM leaf WHERE seq > ? ORDER BY seq", (after,)), run.first)
-        gap = next((number - 1 for number, (sequence,) in numbers if sequence != number), run.last)
-        raise Broken(gap, "entries are missing")
-    if run.checkpoints and run.checkpoints[-1].size > run.last:
-        raise Broken(run.last, "entries are missing")
-    # A damaged record may have turned one kind of value into another.
-    if not set(map(type, run.leaves)) <= {bytes}:
-        raise Broken(after, "an entry is not in bytes")
-    if not all(type(person.salt) is bytes and type(person.text) is str for person in run.persons):
-        raise Broken(after, "a person's part is not salt and text")
-    if not all(type(checkpoint.note) is str for checkpoint in run.checkpoints):
-        raise Broken(after, "a checkpoint is no text")
-    return run if run.leaves else None
+    is_whole = (
+        newest == run.last  # no number is there twice, so their count tells
+        and (not run.checkpoints or run.checkpoints[-1].size <= run.last)
+        and (not run.persons or run.persons[-1].sequence <= run.last)
+        # A damaged record may have turned one kind of value into another.
+        and set(map(type, run.leaves)) == {bytes}
+        and all(type(person.salt) is bytes and type(person.text) is str for person in run.persons)
+        and all(type(checkpoint.note) is str for checkpoint in run.checkpoints)
+    )
+    return run if is_whole else None
+
+
+def _one_by_one(db: sqlite3.Connection, after: int) -> Run | None:
+    """Return the entries after ``after`` up to one that is broken, None if there are none; raise Broken at that one."""
+    leaves: list[bytes] = []
+    persons: list[PersonPart] = []
+    checkpoints: list[SignedSize] = []
+    for sequence in count(after + 1):
+        try:
+            found = _one(db, sequence)
+        except (Broken, sqlite3.Error) as err:
+            if isinstance(err, sqlite3.Error) and not is_damage(err):
+                raise
+            if leaves:
+                break
+            raise (err if isinstance(err, Broken) else Broken(after, DAMAGED)) from None
+        if found is None:
+            break
+        leaf, person, checkpoint = found
+        leaves.append(leaf)
+        persons += [person] if person else []
+        checkpoints += [checkpoint] if checkpoint else []
+    return Run(after + 1, tuple(leaves), tuple(persons), tuple(checkpoints)) if leaves else None
+
+
+def _one(db: sqlite3.Connection, sequence: int) -> tuple[bytes, PersonPart | None, SignedSize | None] | None:
+    """Return what belongs to entry ``sequence``, None if the journal ends before it; raise Broken, or sqlite3.Error."""
+    leaf = db.execute("SELECT bytes FROM leaf WHERE seq = ?", (sequence,)).fetchone()
+    if leaf is None:
+        for behind in (
+            "SELECT 1 FROM leaf WHERE seq > ? LIMIT 1",
+            "SELECT 1 FROM person WHERE seq >= ? LIMIT 1",
+            "SELECT 1 FROM checkpoint WHERE size >= ? LIMIT 1",
+        ):
+            if db.execute(behind, (sequence,)).fetchone():
+                raise Broken(sequence - 1, MISSING)
+        return None
+    if type(leaf[0]) is not bytes:
+        raise Broken(sequence - 1, "an entry is not in bytes")
+    note = db.execute("SELECT note FROM checkpoint WHERE size = ?", (sequence,)).fetchone()
+    if note is not None and type(note[0]) is not str:
+        raise Broken(sequence - 1, "a checkpoint is no text")
+    return leaf[0], read_person(db, sequence), SignedSize(sequence, note[0]) if note else None
+
+
+def read_person(db: sqlite3.Connection, sequence: int) -> PersonPart | None:
+    """Return the person's part of an entry, None if it has none; raise Broken, or sqlite3.Error if the disk fails."""
+    try:
+        row = db.execute("SELECT salt, json FROM person WHERE seq = ?", (sequence,)).fetchone()
+    except sqlite3.Error as err:
+        if not is_damage(err):
+            raise
+        raise Broken(sequence - 1, DAMAGED) from None
+    if row is None:
+        return None
+    salt, text = row
+    if type(salt) is not bytes or type(text) is not str:
+        raise Broken(sequence - 1, "a person's part is not salt and text")
+    return PersonPart(sequence, salt, text)
 
 
 def read_runs(db: sqlite3.Connection, header: Header) -> Iterator[Run]:
     """Yield every run of a journal at rest, in order; raise Broken, or sqlite3.Error if the disk fails."""
     after = header.base.size
-    while True:
-        try:
-            run = read_run(db, after)
-        except sqlite3.Error as err:
-            # None: text that is not UTF-8.
-            if getattr(err, "sqlite_errorcode", None) not in {None, sqlite3.SQLITE_CORRUPT}:
-                raise
-            raise Broken(after, "the file is damaged") from err
-        if run is None:
-            return
+    while (run := read_run(db, after)) is not None:
         yield run
         after = run.last
 
 
-def read_newest(db: sqlite3.Connection, door: DoorId | None, most: int) -> list[Entry]:
-    """Return the newest entries (of ``door``; None: of all), newest first; raise ValueError if one cannot be read."""
-    which = "" if door is None else "WHERE CAST(bytes AS TEXT) ->> '$.door' = :door"  # as the index leaf_door has it
-    rows = db.execute(
-        f"SELECT seq, bytes, salt, json FROM leaf LEFT JOIN person USING(seq) {which} ORDER BY seq DESC LIMIT :most",  # noqa: S608 - a constant
-        {"door": door, "most": most},
-    )
-    return [Entry.of(*row) for row in rows]
+def read_newest(db: sqlite3.Connection, door: DoorId | None, most: int, *, trusts_index: bool = False) -> list[Entry]:
+    """Return the newest entries (of ``door``; None: of all), newest first; raise Broken if one cannot be read.
+
+    ``trusts_index``: by the index of doors, which is quick and no evidence. Else every entry is looked at.
+    """
+    try:
+        above: dict[str, object] = {"base": read_base(db).size, "door": door}
+        which = "AND CAST(bytes AS TEXT) ->> '$.door' = :door" if trusts_index and door is not None else ""
+        table = "leaf" if which else "leaf NOT INDEXED"
+        found: list[Entry] = []
+        rows = db.execute(
+            f"SELECT seq, bytes FROM {table} WHERE seq > :base {which} ORDER BY seq DESC",  # noqa: S608 - constants
+            above,
+        )
+        for sequence, data in rows:
+            if len(found) == most:
+                break
+            entry = Entry.of(sequence, data, None)
+            if door is None or entry.leaf.door == door:
+                found.append(replace(entry, person=read_person(db, sequence)))
+        return found
+    except sqlite3.Error as err:
+        if not is_damage(err):
+            raise
+        raise Broken(0, DAMAGED) from None

@@ -7,6 +7,7 @@ from any thread. The journal itself stays the judge of what is spent: what is fo
 from __future__ import annotations
 
 from collections import deque
+from hashlib import sha256
 from typing import Final
 
 from .model import DoorId, Issuer
@@ -14,8 +15,32 @@ from .model import DoorId, Issuer
 RECENT: Final = 10_000
 """Spends that are remembered; older ones are found by the journal's primary key."""
 RECENT_TEXTS: Final = 1000
-"""Spent texts that are remembered (A.2 step 1b), 700 bytes each. An older one is refused after its signature."""
+"""Spent texts whose digests are remembered (A.2 step 1b). An older one is refused after its signature."""
 HOUR: Final = 3600.0
+
+
+class Texts:
+    """Which texts were presented, and none of them: a driver who was deleted must not be left in here."""
+
+    def __init__(self) -> None:
+        """Remember nothing."""
+        self._digests: dict[int, bytes] = {}
+        """The digest of each text by Python's own hash of it, which costs a twentieth: only a text that has been seen
+        before is hashed twice. Two texts with the same one (nobody can choose it) replace each other, and the journal
+        knows both."""
+
+    def __contains__(self, text: object) -> bool:
+        """Return whether this very text was remembered."""
+        digest = self._digests.get(hash(text))
+        return digest is not None and isinstance(text, str) and digest == sha256(text.encode()).digest()
+
+    def __len__(self) -> int:
+        """Return how many are remembered."""
+        return len(self._digests)
+
+    def add(self, text: str) -> None:
+        """Remember a text, and forget the one that was added first if there are too many."""
+        _put(self._digests, hash(text), sha256(text.encode()).digest(), RECENT_TEXTS)
 
 
 class History:
@@ -24,18 +49,14 @@ class History:
     def __init__(self) -> None:
         """Remember nothing."""
         self.spent: dict[tuple[Issuer, str], None] = {}
-        self.texts: dict[str, None] = {}
+        self.texts = Texts()
         self._accepted: dict[tuple[Issuer, DoorId], deque[float]] = {}
 
     def remember(self, spend_key: tuple[Issuer, str], text: str | None = None) -> None:
         """Remember a spend, and the text of it."""
-        _put(self.spent, spend_key, RECENT)
+        _put(self.spent, spend_key, None, RECENT)
         if text is not None:
-            self.remember_text(text)
-
-    def remember_text(self, text: str) -> None:
-        """Remember a text that is spent."""
-        _put(self.texts, text, RECENT_TEXTS)
+            self.texts.add(text)
 
     def count(self, issuer: Issuer, door: DoorId, boot: float) -> None:
         """Count an accepted token; ``boot`` is seconds of boot time."""
@@ -50,7 +71,7 @@ class History:
         return sum(at > boot - HOUR for at in tuple(times)) if times else 0
 
 
-def _put[K](memory: dict[K, None], item: K, most: int) -> None:
-    memory[item] = None
+def _put[K, V](memory: dict[K, V], item: K, value: V, most: int) -> None:
+    memory[item] = value
     if len(memory) > most:
         del memory[next(iter(memory))]

@@ -2,7 +2,8 @@
 
 One SQLite file, one writer thread, and one COMMIT (one sync) for everything that waits at that moment, with a signed
 checkpoint over all that there is; each entry has a savepoint of its own, so that a bad neighbour harms nobody.
-Whatever is committed is told once, in the order of its sequence numbers. What this file refuses to do: try a failed
+Whatever is committed is told once, in the order of its sequence numbers. Who reads in it, reads between two commits,
+and what is wrong with old entries is said to them and stops nobody else. What this file refuses to do: try a failed
 COMMIT again (a retried fsync may lie), or lose a line silently (protocol D).
 """
 
@@ -15,23 +16,24 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 from . import erasure, evidence
-from .erasure import Due, Subject, erased_jti
-from .errors import BackupRunning, JournalDamaged, JournalInUse, Refused, StoreFailed
-from .evidence import Entry, Header, PersonPart, Run
+from .erasure import EMPTY, Due, Subject, erased_jti
+from .errors import BackupRunning, JournalDamaged, JournalInUse, JournalMoved, Refused, StoreFailed
+from .evidence import DAMAGED, Broken, Entry, Header, Run
 from .leaf import Person
 from .model import AccessEvent, Code, DoorId, Issuer
 from .note import SignerKey
-from .schema import SIGNED_SINCE, held, leave, log_pages, start_log, take, translated
-from .writer import OWN, Notes, Writer
+from .schema import SIGNED_SINCE, held, is_damage, leave, log_pages, start_log, take, translated, words_of
+from .writer import Notes, Writer, is_own
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -86,14 +88,29 @@ type _Work = Callable[[Writer], Any]
 type _Results = list[tuple[asyncio.Future[Any], Any]]
 
 
+class _Kind(Enum):
+    """How a piece of work is done."""
+
+    WRITES = auto()
+    """In the next commit, behind a savepoint of its own."""
+    ERASES = auto()
+    """In a commit of its own, among old rows: damage that it meets there is said to whoever asked, and the store goes
+    on. (SQLite commits nothing any more after that, not even what was written before a savepoint.)"""
+    READS = auto()
+    """Outside of any transaction, and when nothing waits to be written: a writer waits for one at the most."""
+    ALONE = auto()
+    """It makes its own transactions."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Item:
     """A piece of work that waits for the writer."""
 
     work: _Work
     future: asyncio.Future[Any]
-    alone: bool
-    """Whether it makes its own transactions; else it shares the next commit."""
+    kind: _Kind
+    after: int = 0
+    """The entry behind which it reads."""
 
 
 class Journal:
@@ -112,6 +129,9 @@ class Journal:
         """Whether the store has failed; it then stays so until it is opened anew."""
         self._reserve_alone, self._look_again = False, 0.0
         """Whether no more than RESERVE is left of the disk, and until when that is taken as known; the writer's."""
+        self._must_empty = False
+        """Whether the log still has to be emptied (EMPTY); the writer's."""
+        self._erasing = asyncio.Lock()
         self._closed = False
 
     @classmethod
@@ -136,8 +156,10 @@ class Journal:
                 if ended:
                     _COPIES.pop(path)
                 journal = cls(path, lock, writer)
+                journal._must_empty = bool(db.execute("SELECT 1 FROM meta WHERE key = ?", (EMPTY,)).fetchone())
+                journal._empty_log(writer)
             except (OSError, sqlite3.Error) as err:
-                raise translated(err, path) from err
+                raise translated(err, path) from None
             except (ValueError, KeyError, TypeError) as err:
                 raise JournalDamaged(f"{path}: {err}") from err
             undo.pop_all()
@@ -179,7 +201,7 @@ class Journal:
     def notes(self) -> dict[str, str]:
         """Return what is noted. Only before ``start``."""
         notes = dict(self._writer.db.execute("SELECT key, value FROM meta"))
-        return {name: text for name, text in notes.items() if name not in OWN}
+        return {name: text for name, text in notes.items() if not is_own(name)}
 
     def unsettled(self) -> list[Spend]:
         """Return the spends without an outcome: their strikes may have moved. Only before ``start``."""
@@ -253,6 +275,10 @@ class Journal:
 
         return self._submit(work)
 
+    def note(self, notes: Notes) -> asyncio.Future[None]:
+        """Note what has to be known after a restart, without an entry. Raises StoreFailed."""
+        return self._submit(lambda writer: writer.note(notes))
+
     def release_ended(self, door: DoorId, ids: Sequence[bytes]) -> asyncio.Future[None]:
         """Note that releases which the controller had to end are over; a later one's note stays. Raises StoreFailed."""
 
@@ -264,19 +290,27 @@ class Journal:
 
     # ---- reading it ----
 
+    # Each of these raises StoreFailed, or Broken where the journal is damaged; that harms nobody else.
+
     def header(self) -> asyncio.Future[Header]:
-        """Return what has to be known before the first run. Raises StoreFailed or ValueError."""
-        return self._submit(lambda writer: evidence.read_header(writer.db))
+        """Return what has to be known before the first run."""
+        return self._read(lambda writer: evidence.read_header(writer.db))
 
     def run(self, after: int) -> asyncio.Future[Run | None]:
         """Return the entries after entry ``after``, up to a checkpoint; None behind the last one.
 
-        Raises StoreFailed or Broken. No door waits longer for it than for its own entry.
+        Raises JournalMoved if those have been dropped meanwhile. No door waits for it longer than for its own entry.
         """
-        return self._submit(lambda writer: evidence.read_run(writer.db, after))
+
+        def work(writer: Writer) -> Run | None:
+            if evidence.read_base(writer.db).size > after:
+                raise JournalMoved("old entries were dropped after their time, meanwhile")
+            return evidence.read_run(writer.db, after)
+
+        return self._read(work, after)
 
     def runs(self, header: Header) -> Iterator[Run]:
-        """Yield every run, in order, in another thread than the event loop's. Raises StoreFailed or Broken."""
+        """Yield every run, in order, in another thread than the event loop's. Raises JournalMoved besides."""
         assert self._loop is not None
 
         async def run_after(after: int) -> Run | None:
@@ -289,76 +323,98 @@ class Journal:
 
     def newest_entries(self, door: DoorId | None, most: int) -> asyncio.Future[list[Entry]]:
         """Return the newest entries (of ``door``; None: of all), newest first, each with its person's part."""
-        return self._submit(lambda writer: evidence.read_newest(writer.db, door, most))
+        return self._read(lambda writer: evidence.read_newest(writer.db, door, most, trusts_index=True))
 
-    # ---- taking out of it ----
-
-    async def subject(self, sequence: int) -> Subject | None:
-        """Return whom entry ``sequence`` is about; None if nobody, or no longer. Raises StoreFailed."""
-        return await self._submit(lambda writer: erasure.subject_at(writer.db, sequence))
+    def subject(self, sequence: int) -> asyncio.Future[Subject | None]:
+        """Return whom entry ``sequence`` is about; None if nobody, or no longer."""
+        return self._read(lambda writer: erasure.subject_at(writer.db, sequence))
 
     async def about(self, subject: Subject) -> list[Entry]:
-        """Return every entry about ``subject``, oldest first. Raises StoreFailed."""
+        """Return every entry about ``subject``, oldest first."""
         found: list[Entry] = []
-        async for entries in self._steps_about(subject):
+        after: int | None = 0
+        while after is not None:
+            entries, after = await self._read(partial(_find, subject, after), after)
             found += entries
         return found
 
-    async def delete(self, subject: Subject) -> int:
-        """Delete a person from every entry; return from how many.
+    # ---- taking out of it ----
 
-        Nothing of it is left in the file or its log when this returns. Raises BackupRunning or StoreFailed; it may then
-        be done in part, and can be asked for again.
+    async def delete(self, sequence: int, record: tuple[AccessEvent, Person | None] | None = None) -> int:
+        """Delete the person that entry ``sequence`` is about from every entry; return from how many (0: about nobody).
+
+        ``record`` is written down before the first is deleted, in one commit with the note that this was begun: by
+        that it is carried to its end, if not by this call then when something is taken out next, or at the next start.
+        Nothing of the person is left in the file or its log when this returns; if a backup was begun meanwhile, when
+        that ends. Raises BackupRunning (nothing was deleted), or StoreFailed or Broken (maybe half of it was).
         """
-        count = 0
-        if self._copied:
-            raise BackupRunning("the journal is being copied for a backup")
-        async for entries in self._steps_about(subject):
-            parts = [entry.person for entry in entries if entry.person is not None]
-            await self._submit(partial(_erase, parts))
-            count += len(parts)
-        if not await self._submit(self._empty_log, alone=True):
-            raise BackupRunning("a backup of the journal began meanwhile")
+        note = f"{erasure.DELETING}{sequence}"
+
+        def begin(writer: Writer) -> AccessEvent | None:
+            self.check_not_copied()
+            if (subject := erasure.subject_at(writer.db, sequence)) is None:
+                return None
+            writer.note(erasure.begun(subject, sequence))
+            return writer.append(*record, {}) if record is not None else None
+
+        async with self._erasing:
+            self.check_not_copied()
+            await self._submit(begin, _Kind.ERASES)
+            count = 0
+            while (erased := await self._take_out(partial(erasure.go_on_deleting, note=note))) is not None:
+                count += erased
+            await self._submit(self._empty_log, _Kind.ALONE)
         return count
 
-    async def _steps_about(self, subject: Subject) -> AsyncIterator[list[Entry]]:
-        after: int | None = 0
-        while after is not None:
-            found, after = await self._submit(partial(_find, subject, after))
-            yield found
-
     async def retain(self, due: Due) -> int:
-        """Take out what has had its time; return how many rows. While a backup runs, nothing. Raises StoreFailed."""
+        """Take out what has had its time; return how many rows. While a backup runs, nothing.
+
+        Raises StoreFailed, or Broken if that meets damage.
+        """
         count = 0
-        if self._copied:
-            return 0
-        for step in erasure.steps(due):
-            while removed := await self._submit(partial(_take_out, step)):
-                count += removed
-        if count:
-            await self._submit(self._empty_log, alone=True)
+        async with self._erasing:
+            if self._copied:
+                return 0
+            for step in erasure.steps(due):
+                while (removed := await self._take_out(step)) is not None:
+                    count += removed
+            await self._submit(self._empty_log, _Kind.ALONE)
         return count
 
     def retain_now(self, due: Due) -> int:
-        """Do the same before ``start``, so that nothing is shown that has had its time; blocks. Raises StoreFailed."""
+        """Do the same before ``start``, so that nothing is shown that has had its time; blocks.
+
+        Raises StoreFailed or JournalDamaged.
+        """
         count, db = 0, self._writer.db
         if self._copied:
             return 0
         try:
             for step in erasure.steps(due):
-                removed = -1
-                while removed:
+                removed: int | None = 0
+                while removed is not None:
                     db.execute("BEGIN IMMEDIATE")
-                    removed = step(db)
+                    removed = self._do_step(step, self._writer)
                     db.execute("COMMIT")
-                    count += removed
-            if count:
-                self._truncate(self._writer)
-        except sqlite3.Error as err:
+                    count += removed or 0
+            self._empty_log(self._writer)
+        except (sqlite3.Error, ValueError) as err:
             self.failed = True
             leave(db)
-            raise translated(err, self._path) from err
+            if isinstance(err, sqlite3.Error):
+                raise translated(err, self._path) from None
+            raise JournalDamaged(f"{self._path}: {err}") from err
         return count
+
+    def _take_out(self, step: erasure.Step) -> asyncio.Future[int | None]:
+        return self._submit(partial(self._do_step, step), _Kind.ERASES)
+
+    def _do_step(self, step: erasure.Step, writer: Writer) -> int | None:
+        """Take some rows out, and note that they are in the log: it has to be emptied whatever happens now."""
+        if (removed := step(writer.db)) is not None:
+            self._must_empty = True
+            writer.note({EMPTY: "yes"})
+        return removed
 
     # ---- backups ----
 
@@ -367,16 +423,21 @@ class Journal:
         """Whether the file is being copied: it is then not written to, only its log is."""
         return _COPIES.get(self._path, False)
 
+    def check_not_copied(self) -> None:
+        """Raise BackupRunning if the file is being copied. Any thread."""
+        if self._copied:
+            raise BackupRunning("the journal is being copied for a backup")
+
     def begin_copy(self) -> asyncio.Future[None]:
         """Make the file fit to be copied, until ``end_copy``: what is written meanwhile goes to its log only.
 
         The copy says that it is one. Raises StoreFailed.
         """
-        return self._submit(self._begin_copy, alone=True)
+        return self._submit(self._begin_copy, _Kind.ALONE)
 
     def end_copy(self) -> asyncio.Future[None]:
         """Go on as before ``begin_copy``. Raises StoreFailed."""
-        return self._submit(self._end_copy, alone=True)
+        return self._submit(self._end_copy, _Kind.ALONE)
 
     def close(self) -> None:
         """Write what waits, copy the log back and close; blocks; may be repeated."""
@@ -396,35 +457,55 @@ class Journal:
             self._writer.db.close()
         os.close(self._lock)
 
-    def _submit[T](self, work: Callable[[Writer], T], *, alone: bool = False) -> asyncio.Future[T]:
+    def _read[T](self, work: Callable[[Writer], T], after: int = 0) -> asyncio.Future[T]:
+        return self._submit(work, _Kind.READS, after)
+
+    def _submit[T](self, work: Callable[[Writer], T], kind: _Kind = _Kind.WRITES, after: int = 0) -> asyncio.Future[T]:
         if self._loop is None:
             raise RuntimeError("the journal was not started")
         future: asyncio.Future[T] = self._loop.create_future()
         if self._closed:
             future.set_exception(StoreFailed("the journal is closed"))
         else:
-            self._waiting.put(_Item(work, future, alone))
+            self._waiting.put(_Item(work, future, kind, after))
         return future
 
     # ---- the writer thread ----
 
     def _write(self) -> None:
-        item = self._next()
-        while item is not None:
+        reads: deque[_Item] = deque()
+        ended = False
+        while reads or not ended:
             group: list[_Item] = []
-            while item is not None and not item.alone:
-                group.append(item)
-                if self._waiting.empty():
+            last: _Item | None = None
+            for item in self._arrived(wait=not reads):
+                if item is None:
+                    ended = True
+                elif item.kind is _Kind.READS:
+                    reads.append(item)
+                elif item.kind is _Kind.WRITES:
+                    group.append(item)
+                else:
+                    last = item
+                if ended or last:
                     break
-                item = self._waiting.get()
             if group:
                 self._commit(group)
-            if item is not None and item.alone:
-                self._do_alone(item)
+            if last is not None and last.kind is _Kind.ERASES:
+                self._do_erase(last)
+            elif last is not None:
+                self._do_alone(last)
+            if reads:
+                self._do_read(reads.popleft())
             if log_pages(self._path) >= MOST_PAGES:
                 self._copy_back()
-            if item is not None:
-                item = self._next()
+
+    def _arrived(self, *, wait: bool) -> Iterator[_Item | None]:
+        """Yield what has come to be done; ``wait`` for the first of it."""
+        if wait:
+            yield self._next()
+        while not self._waiting.empty():
+            yield self._waiting.get()
 
     def _next(self) -> _Item | None:
         try:
@@ -477,6 +558,40 @@ class Journal:
         except RuntimeError:  # the loop has gone; the journal has it
             _LOGGER.debug("nobody is left to be told of %d entries", len(results))
 
+    def _do_erase(self, item: _Item) -> None:
+        before, db = self._writer.mark, self._writer.db
+        try:
+            if self.failed:
+                raise StoreFailed("the journal is closed after an error")
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                result = item.work(self._writer)
+                self._writer.sign(before)
+            except Exception as error:  # delivered to whoever asked
+                if isinstance(error, sqlite3.Error) and not is_damage(error):
+                    raise
+                result = Broken(item.after, DAMAGED) if isinstance(error, sqlite3.Error) else error
+                db.execute("ROLLBACK")
+                self._writer.go_back(before)
+            else:
+                db.execute("COMMIT")
+        except Exception as err:  # noqa: BLE001 - as above
+            self._writer.go_back(before)
+            self._fail(err, [item])
+            return
+        self._hand_over([(item.future, result)])
+
+    def _do_read(self, item: _Item) -> None:
+        try:
+            if self.failed:
+                raise StoreFailed("the journal is closed after an error")
+            result = item.work(self._writer)
+        except sqlite3.Error as err:  # whether the store has failed, only a COMMIT says
+            result = Broken(item.after, DAMAGED) if is_damage(err) else translated(err, self._path)
+        except Exception as error:  # noqa: BLE001 - delivered to whoever asked
+            result = error
+        self._hand_over([(item.future, result)])
+
     def _in_savepoint(self, work: _Work) -> Any:
         db, before = self._writer.db, self._writer.mark
         db.execute("SAVEPOINT entry")
@@ -506,11 +621,11 @@ class Journal:
     def _fail(self, err: Exception, group: list[_Item]) -> None:
         """Close the store for good: after a failed COMMIT nobody knows what is on the disk."""
         first, self.failed = not self.failed, True
-        failure = StoreFailed(str(err))
+        failure = StoreFailed(words_of(err))
         self._hand_over([(item.future, failure) for item in group])  # the check below may take its time
         if not first:
             return
-        _LOGGER.error("The journal %s failed and stays closed until it is opened anew: %s", self._path, err)
+        _LOGGER.error("The journal %s failed and stays closed until it is opened anew: %s", self._path, words_of(err))
         db = self._writer.db
         leave(db)
         try:
@@ -520,12 +635,12 @@ class Journal:
             finally:
                 check.close()
             _LOGGER.error("The journal's file reads: %s", found)
-        except sqlite3.Error:
-            _LOGGER.exception("The journal's file cannot be read")
+        except sqlite3.Error as unreadable:
+            _LOGGER.error("The journal's file cannot be read: %s", words_of(unreadable))  # noqa: TRY400 - as above
 
     def _copy_back(self) -> None:
-        """Copy a long log back into the file, outside of any unlock."""
-        if self.failed or self._copied or log_pages(self._path) < CHECKPOINT_PAGES:
+        """Copy a log that is long, or has to be emptied, back into the file, outside of any unlock."""
+        if self.failed or self._copied or not (self._must_empty or log_pages(self._path) >= CHECKPOINT_PAGES):
             return
         try:
             self._truncate(self._writer)
@@ -537,13 +652,16 @@ class Journal:
         busy, _, _ = writer.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:  # something else reads a file that is ours alone
             raise StoreFailed("the journal's log could not be emptied")
+        writer.db.execute("BEGIN IMMEDIATE")
+        writer.note({EMPTY: None})
         start_log(writer.db)
+        writer.db.execute("COMMIT")
+        self._must_empty = False
 
-    def _empty_log(self, writer: Writer) -> bool:
-        """Empty the log, unless a copy has begun since that was asked for; tell whether it was done."""
-        if not self._copied:
+    def _empty_log(self, writer: Writer) -> None:
+        """Empty the log of what was taken out, unless the file is being copied; the end of the copy does it then."""
+        if self._must_empty and not self._copied:
             self._truncate(writer)
-        return not self._copied
 
     def _begin_copy(self, writer: Writer) -> None:
         writer.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (COPIED, "yes"))
@@ -553,6 +671,7 @@ class Journal:
     def _end_copy(self, writer: Writer) -> None:
         writer.db.execute("DELETE FROM meta WHERE key = ?", (COPIED,))
         _COPIES.pop(self._path, None)
+        self._empty_log(writer)
 
 
 def end_copies() -> None:
@@ -573,11 +692,3 @@ def end_copies() -> None:
 
 def _find(subject: Subject, after: int, writer: Writer) -> tuple[list[Entry], int | None]:
     return erasure.entries_about(writer.db, subject, after)
-
-
-def _erase(parts: list[PersonPart], writer: Writer) -> None:
-    erasure.erase(writer.db, parts)
-
-
-def _take_out(step: erasure.Step, writer: Writer) -> int:
-    return step(writer.db)

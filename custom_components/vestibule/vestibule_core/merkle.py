@@ -14,6 +14,8 @@ from typing import Final, Self
 
 HASH_SIZE: Final = 32
 EMPTY_ROOT: Final = sha256().digest()
+MAX_SIZE: Final = 2**63 - 1
+"""Leaves of a tree; what SQLite counts to."""
 
 _BATCH: Final = 256
 
@@ -42,7 +44,8 @@ class Tree:
     def parse(cls, size: int, peaks: Iterable[bytes]) -> Self:
         """Return the tree that a file or another program describes; raise ValueError if there is none of that shape."""
         peaks = tuple(peaks)
-        if type(size) is not int or size < 0 or len(peaks) != size.bit_count() or not _are_hashes(peaks):
+        is_size = type(size) is int and 0 <= size <= MAX_SIZE
+        if not is_size or len(peaks) != size.bit_count() or not _are_hashes(peaks):
             raise ValueError(f"not the peaks of a tree of {size} leaves")
         return cls(size, peaks)
 

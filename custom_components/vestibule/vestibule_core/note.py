@@ -18,11 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from .curve import Flaw, flaw_of
 from .merkle import HASH_SIZE
+from .merkle import MAX_SIZE as MAX_SIZE
 
 MAX_BYTES: Final = 64 * 1024
 MAX_SIGNATURES: Final = 16
-MAX_SIZE: Final = 2**63 - 1
-"""Leaves of a tree; what SQLite counts to."""
 
 _ED25519: Final = b"\x01"  # the signature type
 _PUBLIC_SIZE: Final = 32
@@ -107,7 +106,12 @@ class SignerKey:
 
 
 def open_note(note: str, keys: Collection[VerifierKey]) -> str:
-    """Return the text of ``note``, signed by at least one of ``keys`` and falsely by none; raise NoteError.
+    """Return the text of ``note``, signed by at least one of ``keys`` and falsely by none; raise NoteError."""
+    return open_signed(note, keys)[0]
+
+
+def open_signed(note: str, keys: Collection[VerifierKey]) -> tuple[str, tuple[VerifierKey, ...]]:
+    """Return the text of ``note``, and which of ``keys`` have signed it, each once; raise NoteError as ``open_note``.
 
     Lines of other signers are ignored, as long as they have a signature line's form.
     """
@@ -120,17 +124,17 @@ def open_note(note: str, keys: Collection[VerifierKey]) -> str:
     if len(lines) > MAX_SIGNATURES:
         raise NoteError(f"the note has {len(lines)} signatures; at most {MAX_SIGNATURES} are looked at: remove some")
     text = body + "\n"
-    verified = False
+    signed_by: dict[VerifierKey, None] = {}
     for name, key_id, signature in [_signature(line) for line in lines]:
-        signers = [key for key in keys if key.name == name and key.key_id == key_id]
-        if not signers:
+        named = [key for key in keys if key.name == name and key.key_id == key_id]
+        if not named:
             continue
-        if not any(key.verifies(signature, text.encode()) for key in signers):
+        if not (signers := [key for key in named if key.verifies(signature, text.encode())]):
             raise NoteError(f"the signature of {name}+{key_id.hex()} is false: the note was changed, do not rely on it")
-        verified = True
-    if not verified:
+        signed_by |= dict.fromkeys(signers)
+    if not signed_by:
         raise NoteError("no known key has signed the note: check that the verifier key is the one of its writer")
-    return text
+    return text, tuple(signed_by)
 
 
 def _signature(line: str) -> tuple[str, bytes, bytes]:

@@ -84,11 +84,12 @@ def prove(header: Header, runs: Iterable[Run], sequence: int, *, person: bool) -
 
     Raises Broken if the journal is, or NoteError if the entry is not there or not what was signed.
     """
-    tree = header.base
-    for run in runs if sequence > tree.size else ():
+    tree, remaining = header.base, iter(runs if sequence > header.base.size else ())
+    for run in remaining:
         if sequence <= run.last:
             signed = next((kept for kept in reversed(run.checkpoints) if kept.size >= sequence), None)
             if signed is None:
+                next(remaining, None)  # raises Broken if that is because what follows is
                 raise NoteError(f"entry {sequence} is not signed")
             inclusion = merkle.prove_inclusion(sequence - 1, signed.size, run.leaves[: signed.size - tree.size], tree)
             part = next((part for part in run.persons if part.sequence == sequence), None)

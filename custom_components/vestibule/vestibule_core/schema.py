@@ -6,13 +6,14 @@ Vestibule; and change a file before all of that is known (protocol D).
 
 from __future__ import annotations
 
-import fcntl
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from .durable import sync_directory
@@ -42,6 +43,9 @@ SIGNED_SINCE: Final = 2
 LOG: Final = "log"
 """Name of a note that is written only to begin a new log."""
 
+LONGEST: Final = 64 * 1024
+"""Bytes of the longest row; what is longer, nobody wrote (no line of an export could hold it), and it is not read."""
+
 # "vstb": tells our file from any other SQLite database.
 _APPLICATION_ID: Final = 0x76737462
 
@@ -62,9 +66,10 @@ def take(path: Path) -> tuple[int, sqlite3.Connection, int]:
             sync_directory(path.parent)
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
             undo.callback(leave, db)
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
             version = _prepare(db, path)
         except (OSError, sqlite3.Error) as err:
-            raise translated(err, path) from err
+            raise translated(err, path) from None
         undo.pop_all()
         return lock, db, version
 
@@ -86,23 +91,42 @@ def held(path: Path) -> Iterator[None]:
 def look(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a journal that nobody writes to, mostly a copy of one, for reading only; blocks.
 
-    Keeps no controller from its journal: one that begins to write meanwhile is found at the end. Raises JournalInUse,
-    JournalTooNew, JournalDamaged or StoreFailed.
+    Keeps no controller from its journal: one that begins to write meanwhile is found at the end. Writes nothing beside
+    it, so a medium that cannot be written to is not in the way. Raises JournalInUse, JournalTooNew, JournalDamaged or
+    StoreFailed.
     """
     before = _at_rest(path)
-    # A log belongs to the journal and needs SQLite's own bookkeeping beside it; without one, not even a folder that
-    # cannot be written to is in the way.
-    how = "mode=ro" if before[1] else "mode=ro&immutable=1"
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)) as db:
+        with ExitStack() as opened:
+            if before[1] is None:
+                file, how = path.absolute(), "mode=ro&immutable=1"
+            else:  # to read both, SQLite keeps a file of its own beside them
+                file, how = opened.enter_context(_copied(path)), "mode=ro"
+            db = opened.enter_context(
+                closing(sqlite3.connect(f"{file.as_uri()}?{how}", uri=True, isolation_level=None))
+            )
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
             if _check_kind(db, path) < SIGNED_SINCE:
                 raise JournalUnsigned(f"{path} is of a version that did not sign")
             _check_tables(db, path)
             yield db
     except sqlite3.Error as err:
-        raise translated(err, path) from err
+        raise translated(err, path) from None
     if _at_rest(path) != before:
         raise JournalInUse(f"{path} was written to meanwhile")
+
+
+@contextmanager
+def _copied(path: Path) -> Iterator[Path]:
+    """Copy a journal and its log to a folder that nobody else can read, for a while. Raises StoreFailed."""
+    with TemporaryDirectory(prefix="vestibule-") as folder:
+        copy = Path(folder, "journal.db")
+        try:
+            for end in ("", "-wal"):
+                shutil.copyfile(path.with_name(path.name + end), copy.with_name(copy.name + end))
+        except OSError as err:
+            raise translated(err, path) from err
+        yield copy
 
 
 def _at_rest(path: Path) -> tuple[tuple[int, int], tuple[int, int] | None]:
@@ -112,9 +136,8 @@ def _at_rest(path: Path) -> tuple[tuple[int, int], tuple[int, int] | None]:
     """
     log, lock = path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}.lock")
     try:
-        if lock.exists():
-            with lock.open("rb") as handle:  # closed at once: no controller has to wait for us
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if lock.is_file():  # a pipe of that name would never be opened
+            _check_nobody_holds(lock)
         file, logged = path.stat(), log.stat() if log.exists() else None
     except BlockingIOError as err:
         raise JournalInUse(f"{path} is held by another process") from err
@@ -122,6 +145,16 @@ def _at_rest(path: Path) -> tuple[tuple[int, int], tuple[int, int] | None]:
         raise translated(err, path) from err
     changed = (file.st_size, file.st_mtime_ns)
     return changed, (logged.st_size, logged.st_mtime_ns) if logged and logged.st_size else None
+
+
+def _check_nobody_holds(lock: Path) -> None:
+    """Raise BlockingIOError if a process holds this lock, or OSError."""
+    try:
+        import fcntl  # Windows has none: a journal can be read there, and no controller runs
+    except ModuleNotFoundError:
+        return
+    with lock.open("rb") as handle:  # closed at once: no controller has to wait for us
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def leave(db: sqlite3.Connection) -> None:
@@ -145,13 +178,42 @@ def log_pages(path: Path) -> int:
 
 
 def translated(err: OSError | sqlite3.Error, path: Path) -> Exception:
-    """Return what an error of the disk or of SQLite means for a journal."""
-    code = getattr(err, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return JournalInUse(f"{path} is held by another process")
-    if code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return JournalDamaged(f"{path}: {err}")
-    return StoreFailed(f"{path}: {err}")
+    """Return what an error of the disk or of SQLite means for a journal. It is not to be raised from that error."""
+    if isinstance(err, sqlite3.Error):
+        if _code(err) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            return JournalInUse(f"{path} is held by another process")
+        if is_damage(err):
+            return JournalDamaged(f"{path}: {words_of(err)}")
+    return StoreFailed(f"{path}: {words_of(err)}")
+
+
+def is_damage(err: sqlite3.Error) -> bool:
+    """Return whether an error of SQLite is about what is in a file, and not about the disk or who uses it."""
+    return _is_no_text(err) or _code(err) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG}
+
+
+def is_too_long(err: sqlite3.Error) -> bool:
+    """Return whether a row is longer than LONGEST."""
+    return _code(err) == sqlite3.SQLITE_TOOBIG
+
+
+def words_of(err: Exception) -> str:
+    """Return what may be told of an error. SQLite's words for a text that is not UTF-8 hold that text."""
+    if isinstance(err, sqlite3.Error) and _is_no_text(err):
+        return "a text in it is not UTF-8"
+    if isinstance(err, sqlite3.Error) and is_too_long(err):
+        return "something in it is longer than anything that is written there"
+    return str(err)
+
+
+def _is_no_text(err: sqlite3.Error) -> bool:
+    # Not SQLite's own error, so without a code: Python's module reads what SQLite returns.
+    return isinstance(err, sqlite3.OperationalError) and _code(err) is None
+
+
+def _code(err: sqlite3.Error) -> int | None:
+    code: int | None = getattr(err, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def _hold(path: Path) -> int:
@@ -160,6 +222,8 @@ def _hold(path: Path) -> int:
     SQLite's own lock is not enough: a process loses it as soon as any part closes the same file (a rule of POSIX),
     and Home Assistant reads every file for a backup. A flock on a file of its own stays.
     """
+    import fcntl  # not on Windows, where a journal can only be read
+
     file = path.with_name(f"{path.name}.lock")
     lock = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 from .errors import StoreFailed
@@ -73,6 +74,16 @@ class Telling:
                 self.tell(event)
                 if event.outcome is EventName.ACCESS_DENIED and event.code is not None:
                     self.count(event.code)
+
+        self.later(see())
+
+    def note(self, notes: Notes) -> None:
+        """Note what has to be known after a restart. If the journal has failed, a restart finds what it had before."""
+        written = self._journal.note(notes)
+
+        async def see() -> None:
+            with suppress(StoreFailed):  # said where it failed
+                await written
 
         self.later(see())
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from . import evidence, leaf
+from . import erasure, evidence, leaf
 from .merkle import Tree
 from .model import AccessEvent, DoorId, EventName
-from .note import Checkpoint, SignerKey, open_note
+from .note import Checkpoint, SignerKey, VerifierKey, open_note
 from .schema import LOG
 
 NOTED_BACK: Final = 1.0
@@ -28,11 +28,15 @@ NEWEST: Final = "newest"
 _ANCHOR_BEFORE: Final = "tree before"
 """Names of notes: the newest time if the clock went back since, and the size of the anchor before this one."""
 
-OWN: Final = frozenset({NEWEST, _ANCHOR_BEFORE, evidence.BASE, evidence.KEYS, evidence.TREE, LOG})
-"""Notes of the journal itself, which nobody else sees."""
+_OWN: Final = frozenset({NEWEST, _ANCHOR_BEFORE, evidence.BASE, evidence.KEYS, evidence.TREE, erasure.EMPTY, LOG})
 
 type Notes = Mapping[str, str | None]
 """What has to be known after a restart, committed along with an entry: text by name, None takes a name away."""
+
+
+def is_own(name: str) -> bool:
+    """Return whether a note is the journal's own, which nobody else sees."""
+    return name in _OWN or name.startswith(erasure.DELETING)
 
 
 def noted_release(door: DoorId, spend_id: bytes) -> Notes:
@@ -74,19 +78,19 @@ class Writer:
         Raises ValueError if its newest entries are not those that were signed, or cannot be read.
         """
         writer = cls(db, signer)
-        header = evidence.read_header(db)
+        base, keys = evidence.read_base(db), evidence.read_keys(db)
         notes = dict(db.execute("SELECT key, value FROM meta"))
         anchor = evidence.tree_of(notes.get(evidence.TREE))
-        writer._anchor = max(anchor, header.base, key=lambda tree: tree.size)
+        writer._anchor = max(anchor, base, key=lambda tree: tree.size)
         writer._anchor_before = int(notes.get(_ANCHOR_BEFORE, 0))
         writer._tree = writer._anchor
         while (run := evidence.read_run(db, writer._tree.size)) is not None:
             writer._tree = writer._tree.extend(run.leaves)
         writer.sequence = writer._tree.size
         writer._find_time(notes.get(NEWEST))
-        writer._find_checkpoint(header, signed=signed)
-        if signer.verifier not in header.keys:
-            writer.note({evidence.KEYS: evidence.note_of_keys((*header.keys, signer.verifier))})
+        writer._find_checkpoint(keys, signed=signed)
+        if signer.verifier not in keys:
+            writer.note({evidence.KEYS: evidence.note_of_keys((*keys, signer.verifier))})
         if not signed:
             writer._sign()
         return writer
@@ -95,14 +99,16 @@ class Writer:
         row = self.db.execute("SELECT bytes FROM leaf ORDER BY seq DESC LIMIT 1").fetchone()
         self.newest = max(leaf.parse(row[0]).at if row else 0.0, float(noted) if noted else 0.0)
 
-    def _find_checkpoint(self, header: evidence.Header, *, signed: bool) -> None:
+    def _find_checkpoint(self, keys: Sequence[VerifierKey], *, signed: bool) -> None:
         row = self.db.execute("SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
         if row is None:
             if signed and self._tree.size:
                 raise ValueError("its entries are not signed")
             return
+        if type(row[1]) is not str:
+            raise ValueError("its newest checkpoint is no text")
         self.checkpoint = row[1]
-        kept = Checkpoint.parse(open_note(row[1], header.keys))
+        kept = Checkpoint.parse(open_note(row[1], keys))
         if (kept.size, kept.root) != (self._tree.size, self._tree.root()):
             raise ValueError(f"its newest entries are not those that were signed, up to entry {kept.size}")
 
@@ -118,13 +124,18 @@ class Writer:
         self.sequence, self.newest, self._tree = mark.sequence, mark.newest, mark.tree
 
     def append(self, event: AccessEvent, person: leaf.Person | None, notes: Notes) -> AccessEvent:
-        """Add a leaf (with its person and notes) and return the event with its sequence number."""
+        """Add a leaf (with its person and notes) and return the event with its sequence number.
+
+        Raises ValueError if the person's part is longer than what is read again.
+        """
         self.sequence += 1
         self._see_time(event)
         self.note(notes)
         commit = None
         if person is not None:
             salt, text = os.urandom(leaf.SALT_SIZE), leaf.compact(person)
+            if len(text) > leaf.MAX_PERSON:
+                raise ValueError("a person's part is too long")
             commit = leaf.commitment(salt, text)
             self.db.execute("INSERT INTO person VALUES(?, ?, ?)", (self.sequence, salt, text))
         data = leaf.encode(event, self.sequence, commit)

@@ -30,14 +30,18 @@ slots = st.builds(
 logs = st.builds(
     Log,
     st.builds(
-        Spends, st.lists(st.builds(Spend, ids, st.sampled_from(Progress)), max_size=64).map(tuple), st.booleans()
+        Spends,
+        st.lists(
+            st.builds(Spend, ids, st.sampled_from(Progress), st.none() | st.integers(0, 2**63 - 1)), max_size=64
+        ).map(tuple),
+        st.booleans(),
     ),
     st.builds(
         History, u32, u32, st.booleans(), st.lists(st.builds(Event, u32, u32, u8, u8, ids), max_size=30).map(tuple)
     ),
 )
 SLOTS = Slots((Slot(1, "Küche", ALL_RIGHTS, bytes(32), True, b"\x01" * 32),), 3, False)
-LOG = Log(Spends((Spend(bytes(16), Progress.FAILED),)), History(2, 9, True, (Event(9, 1, 1),)))
+LOG = Log(Spends((Spend(bytes(16), Progress.FAILED, 7),)), History(2, 9, True, (Event(9, 1, 1),)))
 
 
 @given(slots)
@@ -52,7 +56,7 @@ def test_a_log_is_read_again(some):
 
 def test_a_full_log_is_read_again():
     full = Log(
-        Spends(tuple(Spend(bytes([n]) * 16) for n in range(64))),
+        Spends(tuple(Spend(bytes([n]) * 16, at=n) for n in range(64))),
         History(1, 256, False, tuple(Event(n, n, 1) for n in range(1, 257))),
     )
     assert decode_log(encode_log(full)) == full
@@ -113,6 +117,7 @@ def bodies(piece):
         (decode_log, PIECES[1][1], 11, 2),  # one spend more than there are
         (decode_log, PIECES[1][1], 13, 2),  # one event more than there are
         (decode_log, PIECES[1][1], 30, 9),  # a progress that is not known
+        (decode_log, PIECES[1][1], 31, 0xFF),  # a time before the power-up
     ],
 )
 def test_another_program_wrote_it(decode, piece, place, value):

@@ -172,6 +172,33 @@ def test_a_relay_that_does_not_go_back(bench, wire):
     assert wire.ask(Command(Op.QUERY, 0, SPEND)).state.spend_state is SpendState.COMPLETE, "its own timer ran out"
 
 
+def test_a_relay_that_fails_during_a_pulse_still_ends_it(bench, wire):
+    other = b"\x01" * 16
+    wire.ask(unlock(pulse_cs=100))
+    bench.wait(0.5)
+    bench.jammed = True
+    state = wire.ask(unlock(other, 100)).state
+    assert (state.result, state.relay) == (Result.RELAY_FAULT, Relay.FAULT)
+    bench.wait(0.5)
+    assert not bench.released, "the first one's time is over"
+    state = wire.ask(Command(Op.QUERY, 0, SPEND)).state
+    assert (state.relay, state.spend_state) == (Relay.LOCKED, SpendState.COMPLETE)
+    ended = events_of(wire)[-1]
+    assert (ended.kind, ended.spend_id) == (EventKind.RELAY_OFF, SPEND)
+    assert wire.ask(Command(Op.QUERY, 0, other)).state.result is Result.RELAY_FAULT, "it never moved"
+
+
+def test_the_late_end_of_a_pulse_that_was_held_does_not_hide_a_relay_that_stays_on(bench, wire):
+    wire.ask(unlock())
+    pulse = bench.pulse
+    wire.ask(hold(b"\x01" * 16))
+    bench.jammed = True
+    assert wire.ask(Command(Op.RELOCK)).state.result is Result.RELAY_FAULT
+    bench._do(bench.strike.pulse_complete(pulse, bench.now))
+    assert bench.released
+    assert wire.ask(PING).state.relay is Relay.FAULT
+
+
 def test_twenty_spends_a_minute(bench, wire):
     for n in range(20):
         assert wire.ask(unlock(bytes([n + 1]) * 16)).state.result is Result.OK
@@ -265,7 +292,7 @@ def test_hold_where_it_is_not_possible():
     assert bench.pulses == []
 
 
-@pytest.mark.parametrize("op", [Op.EVENTS, Op.SLOT_ADD, Op.SLOT_DEL, Op.SLOT_REKEY, Op.SLOT_RIGHTS])
+@pytest.mark.parametrize("op", [Op.EVENTS, Op.SLOT_ADD, Op.SLOT_DEL, Op.SLOT_REKEY, Op.SLOT_RIGHTS, Op.SLOT_LIST])
 def test_what_needs_a_body_cannot_come_with_the_handshake(bench, paired, op):
     assert bench.connect(paired).ask(Command(op)).state.result is Result.BAD_OP
 
@@ -283,6 +310,7 @@ def test_what_needs_a_body_cannot_come_with_the_handshake(bench, paired, op):
         (Op.SLOT_REKEY, bytes(31)),
         (Op.SLOT_RIGHTS, b"\x01"),
         (Op.SLOT_RIGHTS, b"\x01\xff"),
+        (Op.SLOT_LIST, b"\x01"),
     ],
 )
 def test_a_body_of_another_form_closes_the_link(bench, wire, op, body):
@@ -359,6 +387,48 @@ def test_a_slot_that_waits_does_not_survive_a_power_cut(bench):
     assert bench.connect(new).ask(PING) is None
 
 
+def slots_of(wire):
+    return frames.open_slot_list(wire.ask(Command(Op.SLOT_LIST)).body)
+
+
+def test_an_administrator_sees_who_has_a_slot(bench, paired):
+    other = bench.second(paired, Rights.MANUAL)
+    waiting = add_unused(bench, "Küche")
+    before = dict(bench.flash)
+    wire = bench.session(paired)
+    assert slots_of(wire) == (
+        frames.SlotListed(paired.slot, ALL_RIGHTS, "Home Assistant"),
+        frames.SlotListed(other.slot, Rights.MANUAL, "another"),
+        frames.SlotListed(waiting.slot, Rights.NONE, "Küche", waiting=True),
+    )
+    assert bench.flash == before, "who looks changes nothing"
+    bench.connect(waiting).ask(PING)
+    assert not slots_of(wire)[2].waiting
+    wire.ask(Command(Op.SLOT_DEL), bytes([other.slot]))
+    assert [listed.slot for listed in slots_of(wire)] == [paired.slot, waiting.slot]
+
+
+def test_eight_slots_are_listed_on_the_smallest_packets(bench, paired):
+    for _ in range(7):
+        bench.pair()
+    assert [listed.slot for listed in slots_of(bench.session(paired, size=20))] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("rights", [Rights.NONE, Rights.SPEND, Rights.MANUAL, Rights.EVENTS])
+def test_nobody_else_sees_who_has_a_slot(bench, paired, rights):
+    bench.grant(paired, paired.slot, ALL_RIGHTS & ~Rights.SPEND)
+    other = bench.second(paired, rights)
+    answer = bench.session(other).ask(Command(Op.SLOT_LIST))
+    assert (answer.state.result, answer.body) == (Result.RIGHTS, b"")
+
+
+def test_the_code_alone_does_not_list_slots(bench, paired):
+    bench.wait(1)
+    bench.hold_button()
+    answer = bench.session(Paired(STRIKE_ID, 0, bench.label.psk)).ask(Command(Op.SLOT_LIST))
+    assert (answer.state.result, answer.body) == (Result.RIGHTS, b"")
+
+
 def rekey(bench, wire):
     """Ask for a new key; return the client that has it."""
     old, rand_c = wire.client._paired, bench.random(32)
@@ -381,6 +451,41 @@ def test_a_new_key_that_is_not_used_in_time(bench, paired, wire):
     bench.wait(30)
     assert bench.connect(new).ask(PING) is None
     assert bench.connect(paired).ask(PING)
+
+
+def test_a_new_wish_gives_no_other_one_more_time(bench, paired):
+    other = bench.second(paired)
+    slot = add_unused(bench)
+    bench.wait(20)
+    key = rekey(bench, bench.session(paired))
+    bench.wait(9.9)
+    rekey(bench, bench.session(other))
+    assert slots_of(bench.session(paired))[-1].waiting
+    bench.wait(0.1)
+    assert slot.slot not in [listed.slot for listed in slots_of(bench.session(paired))]
+    assert bench.connect(slot).ask(PING) is None
+    bench.wait(20)
+    assert bench.connect(key).ask(PING) is None, "30 s after it was made"
+    assert bench.connect(paired).ask(PING)
+    assert bench.strike.due is not None, "the newest one waits on"
+
+
+def test_a_key_that_is_asked_for_again_has_its_30_seconds(bench, paired, wire):
+    rekey(bench, wire)
+    bench.wait(29)
+    new = rekey(bench, wire)
+    bench.wait(29)
+    assert bench.connect(new).ask(PING)
+
+
+def test_a_new_slot_that_was_used_is_not_given_up_with_another_one(bench, paired):
+    other = bench.pair()
+    wire = bench.session(other)
+    new = rekey(bench, wire)
+    add_unused(bench)
+    bench.connect(new).ask(PING)
+    bench.wait(31)
+    assert bench.connect(new).ask(PING)
 
 
 def test_a_new_key_that_is_not_used_before_a_power_cut(bench, paired, wire):
@@ -571,6 +676,29 @@ def test_a_factory_reset_wants_the_cover_open(bench, paired):
     bench.reboot()
     assert bench.connect(paired).ask(PING) is None
     assert bench.strike._device.keyring.rights(bench.pair().slot) == ALL_RIGHTS
+
+
+def test_a_factory_reset_ends_a_pairing_that_is_under_way(bench, paired):
+    """Else its session could wait for the next window, and be the new owner's administrator."""
+    bench.wait(1)
+    bench.hold_button()
+    pairing = bench.session(Paired(STRIKE_ID, 0, bench.label.psk))
+    stranger = bench.connect_raw()[0]
+    told(bench, CoverIs(True), ButtonHeld(10))
+    bench.run()
+    assert not pairing.alive
+    assert stranger.alive, "who has proved nothing yet has nothing to lose"
+
+
+def test_a_pairing_goes_on_after_its_window(bench):
+    bench.hold_button()
+    pairing = bench.session(Paired(STRIKE_ID, 0, bench.label.psk))
+    for _ in range(3):
+        bench.wait(50)
+        pairing.ask(PING)
+    assert pairing.alive
+    answer = pairing.ask(Command(Op.SLOT_ADD), frames.SlotAdd("x", bytes(32)).encode())
+    assert answer.state.result is Result.RIGHTS
 
 
 def test_a_factory_reset_keeps_the_spends(bench, paired):

@@ -1,5 +1,7 @@
 """The messages: exactly what they are said to be, or a Violation; and what a newer strike may say to an old client."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +60,7 @@ states = st.builds(
 events = st.builds(Event, u32, u32, u8, u8, ids)
 commands = st.builds(Command, u8, u16, ids)
 names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4)
+listed = st.builds(frames.SlotListed, u8, st.integers(0, 15).map(Rights), names, st.booleans())
 MESSAGES = {
     Advertisement: st.builds(Advertisement, u8, u8.map(Flags), u16, st.binary(min_size=6, max_size=6)),
     Hello: st.builds(Hello, u8, u16.map(Caps), st.binary(min_size=8, max_size=8), ids),
@@ -68,6 +71,7 @@ MESSAGES = {
     frames.SlotAdd: st.builds(frames.SlotAdd, names, keys),
     frames.SlotAdded: st.builds(frames.SlotAdded, u8, keys),
     frames.SlotRights: st.builds(frames.SlotRights, u8, st.integers(0, 15).map(Rights)),
+    frames.SlotListed: listed,
 }
 
 
@@ -86,6 +90,7 @@ PARSERS = [
     frames.from_strike,
     frames.open_events_from,
     frames.open_events,
+    frames.open_slot_list,
     frames.parse_name,
 ]
 
@@ -208,6 +213,47 @@ def test_no_list_of_events(body):
 def test_seventeen_events_fit_one_message():
     longest = frames.Reply(Op.EVENTS, STATE, frames.events([EVENT] * frames.MOST_EVENTS)).encode()
     assert len(frames.data(longest)) + frames.TAG_SIZE <= 512
+
+
+@given(st.lists(listed, max_size=8), st.sets(st.integers(1, 8), min_size=8))
+def test_a_list_of_slots_is_read(some, numbers):
+    slots = tuple(replace(one, slot=number) for one, number in zip(some, sorted(numbers), strict=False))
+    body = frames.slot_list(slots)
+    assert frames.open_slot_list(body) == slots
+    assert len(body) <= 145
+
+
+def row(slot, rights=15, name=b""):
+    return bytes([slot, rights]) + name.ljust(16, b"\0")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x01",
+        b"\x00" + row(1),
+        b"\x02" + row(1),
+        b"\x01" + row(1) + b"\0",
+        b"\x01" + row(0),
+        b"\x01" + row(9),
+        b"\x02" + row(2) + row(1),
+        b"\x02" + row(2) + row(2),
+        b"\x09" + b"".join(map(row, range(1, 10))),
+        b"\x01" + row(1, 0x10),
+        b"\x01" + row(1, 0xC0),
+        b"\x01" + row(1, name=b"\xff"),
+        b"\x01" + row(1, name=b"a\0b"),
+    ],
+)
+def test_no_list_of_slots(body):
+    with pytest.raises(Violation):
+        frames.open_slot_list(body)
+
+
+def test_eight_slots_fit_one_message():
+    everybody = frames.slot_list([frames.SlotListed(slot, Rights.NONE, "x" * 16) for slot in range(1, 9)])
+    assert len(frames.data(frames.Reply(Op.SLOT_LIST, STATE, everybody).encode())) + 16 <= 512
 
 
 def test_a_right_that_is_not_known_is_not_given():

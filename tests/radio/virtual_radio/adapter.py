@@ -197,7 +197,8 @@ class Adapter:
             async with self._connecting:
                 attempt = asyncio.ensure_future(self.device.connect(peer, timeout=_PATIENCE))
                 try:
-                    link = await asyncio.shield(attempt)
+                    await asyncio.wait({attempt})  # not a shield: that tells the loop of an attempt that was given up
+                    link = attempt.result()
                 except core.TimeoutError:
                     continue
                 except core.BaseBumbleError as err:

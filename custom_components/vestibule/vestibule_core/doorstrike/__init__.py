@@ -1,4 +1,4 @@
-"""DoorStrike/1: the BLE strike protocol (docs of the protocol: part B), both ends, without a radio, a relay or a clock.
+"""DoorStrike/1: the BLE strike protocol (docs of the protocol: part B), both ends, without a radio or a relay.
 
 A message's way: ``wire`` and ``frames`` (bytes) - ``handshake`` (Noise) - ``fragments`` (packets).
 
@@ -12,5 +12,9 @@ A message's way: ``wire`` and ``frames`` (bytes) - ``handshake`` (Noise) - ``fra
 - ``peripheral``         the strike's end: all connections, and the order of effects (``effects``)
 - ``device``             the strike without its radio: ``keyring`` and ``slots`` (who may), ``spending`` (the relay),
   ``senses`` (inputs), ``log`` (spends and events), ``memory`` (all of that as bytes)
-- ``link``               one connection as the strike sees it
+- ``link``                one connection as the strike sees it
+- ``driver``              the client's end as the core's ``Strike``: ``connection`` (over a GATT client), ``known`` and
+  ``news`` (what it said, and when), ``kept`` (what is stored of it), ``pairing_session``
+
+``driver``, ``connection`` and ``pairing_session`` act, in an event loop; the others decide.
 """

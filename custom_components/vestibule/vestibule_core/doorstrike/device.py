@@ -87,11 +87,12 @@ class Device:
             log = decode_log(kept[Part.LOG])
         except KeyError, Unreadable:
             log = Log(Spends(holed=bool(kept)))
+        log = log.powered_up()
         self._kept_log: Log | None = None
         self.label, self.caps, self._booted = label, caps, now
         self.keyring = Keyring(label, self._kept_slots or Slots(factory=not kept), random)
         self.spending = Spending(log.spends, now)
-        self.history = replace(log.history, boots=log.history.boots + 1)
+        self.history = log.history
         self._senses = Senses()
         self.effects: list[Effect] = []
         # Slots before the log: at the first start, a power cut in between must not look like lost slots.

@@ -26,7 +26,7 @@ class StartPulse:
 
     A pulse that is running starts over. When it has performed the other effects that came along, and before any other
     input, the shell answers with ``relay_done`` or ``relay_failed``; ``pulse_complete(number)`` follows when the relay
-    is off again.
+    is off again. If it failed, ``pulse_complete`` of the one that was running, if any, follows all the same.
     """
 
     seconds: float
@@ -35,12 +35,16 @@ class StartPulse:
 
 @dataclass(frozen=True, slots=True)
 class HoldRelay:
-    """Switch the relay on until StopRelay; a pulse that is running becomes part of it. Answered like StartPulse."""
+    """Switch the relay on until StopRelay; a pulse that is running becomes part of it. Answered like StartPulse; if it
+    failed, the same follows.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class StopRelay:
-    """Switch the relay off now, whatever runs. Answered like StartPulse; no ``pulse_complete`` follows."""
+    """Switch the relay off now, whatever runs. Answered like StartPulse; ``pulse_complete`` follows only if it failed
+    during a pulse.
+    """
 
 
 @dataclass(frozen=True, slots=True)

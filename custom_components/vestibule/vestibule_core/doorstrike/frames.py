@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, Self
 
+from .slots import MOST as MOST_SLOTS
 from .wire import ALL_RIGHTS, Command, Event, Rights, State, Type, Violation, exactly
 
 KEY_SIZE: Final = 32
@@ -25,6 +26,7 @@ _HS1: Final = 2 + KEY_SIZE + Command.FORM.size + TAG_SIZE
 _HS2: Final = 1 + KEY_SIZE + State.FORM.size + TAG_SIZE
 _REPLY: Final = 0x90
 _PUSH: Final = 0x21
+_WAITING: Final = 0x80
 _U32: Final = struct.Struct(">I")
 
 
@@ -199,6 +201,57 @@ class SlotRights:
     def encode(self) -> bytes:
         """Return the body."""
         return bytes([self.slot, self.rights])
+
+
+@dataclass(frozen=True, slots=True)
+class SlotListed:
+    """A slot, as an administrator sees it."""
+
+    slot: int
+    """1 to 8."""
+    rights: Rights
+    name: str
+    """What the controller called itself: whoever paired it chose any characters that fit."""
+    waiting: bool = False
+    """It was added, and has not been used yet."""
+
+    _FORM = struct.Struct(f">BB{NAME_SIZE}s")
+    SIZE = _FORM.size
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Return what 18 bytes say; raise Violation.
+
+        A right that is not known is one: who saw only some of a slot's rights would take the others away.
+        """
+        slot, rights, name = cls._FORM.unpack(exactly(raw, cls.SIZE))
+        known = rights & ~_WAITING
+        if known > ALL_RIGHTS:
+            raise Violation("a right that is not known")
+        return cls(slot, Rights(known), parse_name(name), bool(rights & _WAITING))
+
+    def encode(self) -> bytes:
+        """Return the 18 bytes."""
+        return self._FORM.pack(self.slot, self.rights | _WAITING * self.waiting, encode_name(self.name))
+
+
+def slot_list(some: Sequence[SlotListed]) -> bytes:
+    """Return the body that holds the slots that there are."""
+    return bytes([len(some)]) + b"".join(listed.encode() for listed in some)
+
+
+def open_slot_list(body: bytes) -> tuple[SlotListed, ...]:
+    """Return the slots of a reply, in the order of their numbers; raise Violation."""
+    if not body:
+        raise Violation("no list of slots")
+    exactly(body, 1 + body[0] * SlotListed.SIZE)
+    found = tuple(
+        SlotListed.parse(body[start : start + SlotListed.SIZE]) for start in range(1, len(body), SlotListed.SIZE)
+    )
+    numbers = [listed.slot for listed in found]
+    if numbers != sorted(set(numbers) & set(range(1, MOST_SLOTS + 1))):
+        raise Violation("slots out of order, or that no strike has")
+    return found
 
 
 def encode_name(name: str) -> bytes:

@@ -31,6 +31,7 @@ NEEDS: Final = {
     Op.SLOT_DEL: Rights.ADMIN,
     Op.SLOT_RIGHTS: Rights.ADMIN,
     Op.SLOT_REKEY: None,
+    Op.SLOT_LIST: Rights.ADMIN,
     Op.PING: None,
 }
 """The rights of which a slot needs one; None: none. ``may`` knows the two exceptions."""
@@ -53,9 +54,10 @@ class Keyring:
 
     def __init__(self, label: Label, slots: Slots, random: Callable[[int], bytes]) -> None:
         """Begin with what was kept. What was not confirmed before the power went is not kept."""
-        self.slots = slots.without_unconfirmed() if slots.unconfirmed else slots
+        self.slots = slots.given_up(slots.waiting)
         self.pairing_until: float | None = None
-        self.confirm_until: float | None = None
+        self._confirm_until: dict[int, float] = {}
+        """For each slot: so that no wish gives another one more time."""
         self._label = label
         self._random = random
         self._next_attempt: float | None = None
@@ -74,11 +76,19 @@ class Keyring:
             return [self._random(frames.KEY_SIZE)]
         return [slot.psk] if slot.next_psk is None else [slot.psk, slot.next_psk]
 
+    def knows(self, number: int) -> bool:
+        """Return whether a session of this slot may go on: the pairing slot's may, after the window, until a reset."""
+        return number == PAIRING_SLOT or self.slots.get(number) is not None
+
     def proved(self, number: int, psk: bytes) -> None:
         """A handshake on this slot with this key was good."""
         self.slots = self.slots.confirm(number, psk)
-        if not self.slots.unconfirmed:
-            self.confirm_until = None
+
+    @property
+    def confirm_until(self) -> float | None:
+        """When the next slot or key is given up that nobody has used."""
+        waiting = self.slots.waiting
+        return min((until for number, until in self._confirm_until.items() if number in waiting), default=None)
 
     def may(self, number: int, op: Op) -> bool:
         """Return whether this slot may ask for this."""
@@ -101,7 +111,7 @@ class Keyring:
 
     def reset(self) -> None:
         """Forget every slot: factory state."""
-        self.pairing_until = self.confirm_until = None
+        self.pairing_until = None
         self.slots = Slots(generation=(self.slots.generation + 1) % 256)
 
     def elapse(self, now: float) -> None:
@@ -109,8 +119,8 @@ class Keyring:
         if self.pairing_until is not None and now >= self.pairing_until:
             self.pairing_until = None
         if self.confirm_until is not None and now >= self.confirm_until:
-            self.confirm_until = None
-            self.slots = self.slots.without_unconfirmed()
+            late = frozenset(number for number, until in self._confirm_until.items() if now >= until)
+            self.slots = self.slots.given_up(late)
 
     def change(self, number: int, op: Op, body: bytes, now: float) -> Change:
         """Do what this slot, which may, wants done about slots; raise Violation if the body is malformed."""
@@ -121,8 +131,19 @@ class Keyring:
                 exactly(body, frames.RAND_SIZE)
                 rand_s = self._random(frames.RAND_SIZE)
                 self.slots = self.slots.rekey(number, slot_psk(self._label.strike_id, number, body, rand_s))
-                self.confirm_until = now + CONFIRM_TIME
+                self._confirm_until[number] = now + CONFIRM_TIME
                 return Change(Result.OK, rand_s)
+            case Op.SLOT_LIST:
+                exactly(body, 0)
+                return Change(
+                    Result.OK,
+                    frames.slot_list(
+                        [
+                            frames.SlotListed(slot.number, slot.rights, slot.name, waiting=not slot.confirmed)
+                            for slot in self.slots.slots
+                        ]
+                    ),
+                )
             case Op.SLOT_DEL:
                 (target,) = exactly(body, 1)
                 return self._replace(target, self.slots.delete(target), EventKind.SLOT_DELETED)
@@ -135,7 +156,7 @@ class Keyring:
             return Change(Result.BAD_OP)
         rand_s = self._random(frames.RAND_SIZE)
         self.slots = self.slots.add(wish.name, new, slot_psk(self._label.strike_id, new, wish.rand_c, rand_s))
-        self.confirm_until = now + CONFIRM_TIME
+        self._confirm_until[new] = now + CONFIRM_TIME
         if number == PAIRING_SLOT:
             self.pairing_until = None
         return Change(Result.OK, frames.SlotAdded(new, rand_s).encode(), EventKind.SLOT_ADDED, new)

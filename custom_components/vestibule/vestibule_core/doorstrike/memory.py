@@ -23,7 +23,8 @@ _LOG: Final = b"DoorStrike/1 log\n"
 _SLOTS_HEAD: Final = struct.Struct(">B?B")
 _SLOT: Final = struct.Struct(f">BB?{NAME_SIZE}s{KEY_SIZE}s?{KEY_SIZE}s")
 _LOG_HEAD: Final = struct.Struct(">II??HH")
-_SPEND: Final = struct.Struct(f">{SPEND_ID_SIZE}sB")
+_SPEND: Final = struct.Struct(f">{SPEND_ID_SIZE}sBq")
+_LONG_AGO: Final = -1
 
 
 class Part(StrEnum):
@@ -88,7 +89,9 @@ def encode_log(log: Log) -> bytes:
     return _sealed(
         _LOG,
         _LOG_HEAD.pack(history.boots, history.seq, history.tampered, log.spends.holed, len(spends), len(history.events))
-        + b"".join(_SPEND.pack(spend.spend_id, spend.progress) for spend in spends)
+        + b"".join(
+            _SPEND.pack(spend.spend_id, spend.progress, _LONG_AGO if spend.at is None else spend.at) for spend in spends
+        )
         + b"".join(event.encode() for event in history.events),
     )
 
@@ -100,8 +103,8 @@ def decode_log(piece: bytes) -> Log:
         boots, seq, tampered, holed, many_spends, many_events = _LOG_HEAD.unpack_from(body)
         middle = _LOG_HEAD.size + many_spends * _SPEND.size
         spends = tuple(
-            Spend(spend_id, Progress(progress))
-            for spend_id, progress in _SPEND.iter_unpack(body[_LOG_HEAD.size : middle])
+            Spend(spend_id, Progress(progress), None if at < 0 else at)
+            for spend_id, progress, at in _SPEND.iter_unpack(body[_LOG_HEAD.size : middle])
         )
         events = tuple(Event(*row) for row in Event.FORM.iter_unpack(body[middle:]))
     except (struct.error, ValueError) as err:

@@ -45,8 +45,8 @@ MOST_LINKS: Final = 8
 FAILURES_TIME: Final = 60.0
 """Seconds of failed handshakes that one event sums up: a stranger cannot flood the log."""
 
-_WITH_BODY: Final = {Op.EVENTS, Op.SLOT_ADD, Op.SLOT_DEL, Op.SLOT_REKEY, Op.SLOT_RIGHTS}
-"""HS1 has no room for a body: these are asked within a session only."""
+_WITH_BODY: Final = {Op.EVENTS, Op.SLOT_ADD, Op.SLOT_DEL, Op.SLOT_REKEY, Op.SLOT_RIGHTS, Op.SLOT_LIST}
+"""HS1 has no room for a question's body, HS2 none for an answer's: these are asked within a session only."""
 
 type Answer = tuple[Result, bytes] | None
 """The result and body to reply; None: the relay answers first."""
@@ -320,10 +320,12 @@ class Peripheral:
     def _finish(self) -> list[Effect]:
         """Return the effects, with what has changed persisted, and then told."""
         self._device.persist()
+        new = self._device.history.since(self._pushed + 1)
+        forgotten = any(event.kind == EventKind.FACTORY_RESET for event in new)
         for link in list(self._links.values()):
-            if link.slot and self._device.keyring.slots.get(link.slot) is None:
+            if link.slot is not None and (forgotten or not self._device.keyring.knows(link.slot)):
                 self._close(link)
-        for event in self._device.history.since(self._pushed + 1):
+        for event in new:
             for link in self._links.values():
                 if link.session is not None and Rights.EVENTS in self._device.keyring.rights(link.slot):
                     self._send(link, frames.data(link.session.transport.encrypt(frames.push(event))))

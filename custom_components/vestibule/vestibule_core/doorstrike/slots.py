@@ -57,9 +57,9 @@ class Slots:
         return next((number for number in range(1, MOST + 1) if number not in taken), None)
 
     @property
-    def unconfirmed(self) -> bool:
-        """Whether a slot or a new key waits for its first handshake."""
-        return any(not slot.confirmed or slot.next_psk is not None for slot in self.slots)
+    def waiting(self) -> frozenset[int]:
+        """The slots that wait, or whose new key waits, for the first handshake."""
+        return frozenset(slot.number for slot in self.slots if not slot.confirmed or slot.next_psk is not None)
 
     def confirm(self, number: int, psk: bytes) -> Slots:
         """Return the slots after a good handshake of this slot with this key; they are the same if that is no news."""
@@ -68,11 +68,14 @@ class Slots:
             return self
         return replace(self._with(replace(slot, psk=psk, confirmed=True, next_psk=None)), factory=False)
 
-    def without_unconfirmed(self) -> Slots:
-        """Return the slots without those, and without the keys, that nobody has used in time."""
-        unused = {slot.number for slot in self.slots if not slot.confirmed}
+    def given_up(self, numbers: frozenset[int]) -> Slots:
+        """Return the slots without those of these, or without their new keys, that nobody has used in time."""
+        unused = {slot.number for slot in self.slots if slot.number in numbers and not slot.confirmed}
         kept = self._without(unused) if unused else self
-        return replace(kept, slots=tuple(replace(slot, next_psk=None) for slot in kept.slots))
+        return replace(
+            kept,
+            slots=tuple(replace(slot, next_psk=None) if slot.number in numbers else slot for slot in kept.slots),
+        )
 
     def delete(self, number: int) -> Slots | None:
         """Return the slots without this one; None if it is the last administrator."""

@@ -1,8 +1,8 @@
 """The strike's relay and the spends that may move it: each of them once (protocol B.3).
 
-Twenty spends a minute at the most, so that sixty-four remembered ones reach back far enough; and none at all for 125 s
-after a power-up that lost them. A spend is done only if its pulse was seen to end: one that a power cut interrupted
-stays where it was for good, and what became of it is for nobody to guess.
+Twenty spends a minute at the most, over power cuts too, so that sixty-four remembered ones reach back far enough; and
+none at all for 125 s after a power-up that lost them. A spend is done only if its pulse was seen to end: one that a
+power cut interrupted stays where it was for good, and what became of it is for nobody to guess.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from .log import Progress, Spends
 from .wire import NO_SPEND, Command, EventKind, Op, Relay, Result
 
 LOCKOUT_TIME: Final = 125.0
-RATE_TIME: Final = 60.0
-MOST_IN_RATE_TIME: Final = 20
 SHORTEST_PULSE: Final = 0.5
 LONGEST_PULSE: Final = 10.0
 
@@ -29,8 +27,11 @@ class Spending:
         self.spends = spends
         self.relay = Relay.LOCKED
         self.lockout_until = now + LOCKOUT_TIME if spends.holed else None
-        self._recent: list[float] = []
-        self._pulse = 0
+        self._booted = now
+        self._pulses = 0
+        """That were asked for."""
+        self._pulse: int | None = None
+        """The one whose end will be the end of the present release; None: there is none, or it is held."""
         self._running: frozenset[bytes] = frozenset()
         """The spends that the present release is for; after a power-up there is none."""
         self._last = NO_SPEND
@@ -51,18 +52,17 @@ class Spending:
             return Result.RELAY_FAULT if found.progress is Progress.FAILED else Result.DUPLICATE
         if self.spends.holed:
             return Result.LOCKOUT
-        self._recent = [at for at in self._recent if now - at < RATE_TIME]
-        if len(self._recent) >= MOST_IN_RATE_TIME:
+        uptime = int((now - self._booted) * 1000)
+        if self.spends.too_many(uptime):
             return Result.RATE
-        self._recent.append(now)
         held = command.op == Op.UNLOCK and self.relay is Relay.HELD
-        self.spends = self.spends.recorded(command.spend_id, Progress.COMPLETE if held else Progress.RECORDED)
+        self.spends = self.spends.recorded(command.spend_id, uptime, Progress.COMPLETE if held else Progress.RECORDED)
         return None
 
     def pulse(self, command: Command) -> StartPulse:
         """Return the pulse to start, capped whatever the client wants."""
-        self._pulse += 1
-        return StartPulse(min(max(command.pulse_cs / 100, SHORTEST_PULSE), LONGEST_PULSE), self._pulse)
+        self._pulses += 1
+        return StartPulse(min(max(command.pulse_cs / 100, SHORTEST_PULSE), LONGEST_PULSE), self._pulses)
 
     def relay_answered(self, command: Command, *, moved: bool) -> EventKind | None:
         """Take the relay's answer to a command; return what to tell of, if anything happened."""
@@ -73,7 +73,10 @@ class Spending:
             return None
         if command.op == Op.RELOCK:
             return self._relocked()
-        self.relay = Relay.HELD if command.op == Op.HOLD else Relay.PULSING
+        if command.op == Op.HOLD:
+            self.relay, self._pulse = Relay.HELD, None
+        else:
+            self.relay, self._pulse = Relay.PULSING, self._pulses
         self._running |= {command.spend_id}
         self._last = command.spend_id
         self.spends = self.spends.advanced(self._running, Progress.RELAY_ON)
@@ -81,9 +84,7 @@ class Spending:
 
     def pulse_over(self, number: int) -> EventKind | None:
         """The relay's timer ran out; return what to tell of, if it is the present pulse's."""
-        if number != self._pulse or self.relay is Relay.HELD:
-            return None
-        return self._relocked()
+        return self._relocked() if number == self._pulse else None
 
     def elapse(self, now: float) -> None:
         """End the lockout once nothing that was forgotten can come back."""
@@ -97,7 +98,7 @@ class Spending:
         return self._last
 
     def _relocked(self) -> EventKind | None:
-        self.relay = Relay.LOCKED
+        self.relay, self._pulse = Relay.LOCKED, None
         over, self._running = self._running, frozenset()
         self.spends = self.spends.advanced(over, Progress.COMPLETE)
         return EventKind.RELAY_OFF if over else None

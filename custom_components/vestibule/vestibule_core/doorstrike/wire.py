@@ -76,6 +76,7 @@ class Op(IntEnum):
     SLOT_DEL = 0x31
     SLOT_REKEY = 0x32
     SLOT_RIGHTS = 0x33
+    SLOT_LIST = 0x34
     PING = 0x40
 
 
