@@ -79,8 +79,7 @@ _ROWS: Final = (
         entity_category=EntityCategory.DIAGNOSTIC,
         entity_registry_enabled_default=False,
         sense=lambda state: state.lock_monitor,
-        exists=_has(Sensor.LOCK_MONITOR),
-        sensor=Sensor.LOCK_MONITOR,
+        exists=_has(Sensor.LOCK_MONITOR),  # Activity would have two lines for one movement, the lock's and this one
     ),
     VestibuleBinarySensorDescription(
         key="rex",
@@ -89,7 +88,6 @@ _ROWS: Final = (
         entity_registry_enabled_default=False,
         sense=lambda state: state.rex,
         exists=_has(Sensor.REX),
-        sensor=Sensor.REX,
     ),
 )
 

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, override
@@ -122,6 +122,7 @@ from .const import (
     SUBENTRY_DOOR,
 )
 from .strikes import capabilities, reports
+from .vestibule_core.doorstrike.frames import SlotListed
 from .vestibule_core.doorstrike.pairing import LabelError
 from .vestibule_core.doorstrike.slots import MOST as MOST_SLOTS
 from .vestibule_core.doorstrike.spending import LONGEST_PULSE, SHORTEST_PULSE
@@ -317,6 +318,7 @@ class DoorFlow(ConfigSubentryFlow):
         """Begin without a door."""
         self._title = ""
         self._data: dict[str, Any] = {}
+        self._listed: Sequence[SlotListed] = ()
 
     async def async_step_user(self, _: UserInput | None = None) -> SubentryFlowResult:
         """Ask what moves the bolt of a new door, if there is a choice."""
@@ -501,18 +503,23 @@ class DoorFlow(ConfigSubentryFlow):
         if (strike := self._running) is None:
             return self.async_abort(reason="strike_not_at_work")
         own = strike.relay.slot
-        numbers = [SelectOptionDict(value=str(number), label=str(number)) for number in range(1, MOST_SLOTS + 1)]
+        shown = {"slot": str(own), "reason": ""}
+        errors: Errors = {}
+        if user_input is None:
+            try:
+                self._listed = await strike.list_slots()
+            except (StrikeUnreachable, StrikeRefused, OutcomeUnknown) as err:
+                errors["base"] = "slots_unlisted"
+                shown["reason"] = str(err)
         fields: dict[probatio.Marker, Any] = {
-            probatio.Required(CONF_SLOT, default=str(own)): _choices(numbers, multiple=False),
+            probatio.Required(CONF_SLOT, default=str(own)): await _slot_choice(self.hass, self._listed, own),
             probatio.Required(CONF_RIGHTS, default=list): SelectSelector(
                 SelectSelectorConfig(options=list(_RIGHTS), multiple=True, translation_key=CONF_RIGHTS)
             ),
             probatio.Required(CONF_DELETE, default=False): BooleanSelector(),
         }
-        shown = {"slot": str(own), "reason": ""}
         if user_input is None:
-            return self._show("slots", fields, {}, placeholders=shown)
-        errors: Errors = {}
+            return self._show("slots", fields, {}, errors, shown)
         slot, deleted = int(user_input[CONF_SLOT]), user_input[CONF_DELETE]
         rights = Rights(sum(_RIGHTS[name] for name in user_input[CONF_RIGHTS]))
         if deleted and slot == own:
@@ -1097,6 +1104,31 @@ def _choice(key: str, options: Iterable[StrEnum]) -> SelectSelector:
 def _choices(options: list[SelectOptionDict], *, multiple: bool = True) -> SelectSelector:
     mode = SelectSelectorMode.LIST if multiple else SelectSelectorMode.DROPDOWN
     return SelectSelector(SelectSelectorConfig(options=options, multiple=multiple, mode=mode))
+
+
+async def _slot_choice(hass: HomeAssistant, listed: Sequence[SlotListed], own: int) -> SelectSelector:
+    """Ask for one of the slots that a strike has told of; if it told of none, for a number."""
+    if not listed:
+        numbers = map(str, range(1, MOST_SLOTS + 1))
+        return _choices([SelectOptionDict(value=number, label=number) for number in numbers], multiple=False)
+    # What other controllers call themselves is in the same text, so it comes in Home Assistant's own language.
+    texts = await async_get_translations(hass, hass.config.language, "selector", [DOMAIN])
+
+    def text(selector: str, option: str) -> str:
+        return texts.get(f"component.{DOMAIN}.selector.{selector}.options.{option}", option)
+
+    def label(slot: SlotListed) -> str:
+        marks = [
+            text(CONF_SLOT, mark) for mark, is_so in (("own", slot.slot == own), ("waiting", slot.waiting)) if is_so
+        ]
+        may = [text(CONF_RIGHTS, name) for name, right in _RIGHTS.items() if right in slot.rights]
+        said = ", ".join([*marks, *(may or [text(CONF_SLOT, "nothing")])])
+        # Last, and without what could hide or turn round anything else: whoever paired it chose it.
+        name = "".join(character for character in slot.name if character.isprintable()).strip()
+        return f"{slot.slot}: {said} · {name}" if name else f"{slot.slot}: {said}"
+
+    options = [SelectOptionDict(value=str(slot.slot), label=label(slot)) for slot in listed]
+    return _choices(options, multiple=False)
 
 
 async def _weekly(hass: HomeAssistant) -> ObjectSelector:

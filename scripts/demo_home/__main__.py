@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from .building import CARRIER, DOORS
+from .building import CARRIER, DOORS, SIDE_GATE
 from .carrier import TurnedAway
 from .delivery import Play, play
 from .demo import USER_NAME, USUAL_FOLDER, Demo, command, running
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--port", type=int, default=USUAL_PORT)
     verbs = parser.add_subparsers(dest="verb")
-    doors = [plan.key for plan in DOORS]
+    doors = [*(plan.key for plan in DOORS), SIDE_GATE]
     deliver = verbs.add_parser("deliver", add_help=False)
     deliver.add_argument("door", choices=doors)
     plays = deliver.add_mutually_exclusive_group()
@@ -92,6 +92,7 @@ _PLAYS: Final = {
     "deliver gate": "a driver delivers at the gate",
     "deliver lobby": "... at the lobby",
     "deliver parcel-room": "... at the parcel room",
+    f"deliver {SIDE_GATE}": "... at the side gate, over (virtual) Bluetooth",
     f"deliver gate --{Play.REPLAY}": "the same token a second time",
     f"deliver gate --{Play.FORGED}": "a token that somebody else signed",
     f"deliver gate --{Play.WRONG_DOOR}": "a token that is not for this door",
@@ -106,7 +107,11 @@ _PLAYS: Final = {
 
 def _welcome(folder: Path, demo: Demo, home: Home, wanted_port: int, seconds: float) -> None:
     version = home.get("/api/config")["version"]
-    plays = "\n".join(f"  {command(folder)} {what:<36} {shows}" for what, shows in _PLAYS.items())
+    with_relay = [door.name for door in demo.doors if door.strike is None]
+    with_strike = [door.name for door in demo.doors if door.strike is not None]
+    bluetooth = "".join(f"\n             {name}, with a Bluetooth strike on a virtual radio" for name in with_strike)
+    shown = {what: shows for what, shows in _PLAYS.items() if with_strike or SIDE_GATE not in what}
+    plays = "\n".join(f"  {command(folder)} {what:<36} {shows}" for what, shows in shown.items())
     taken = "" if demo.port == wanted_port else f"   (port {wanted_port} is taken)"
     print(
         f"""
@@ -116,7 +121,7 @@ def _welcome(folder: Path, demo: Demo, home: Home, wanted_port: int, seconds: fl
   user name  {USER_NAME}
   password   {demo.password}
 
-  doors      {", ".join(door.name for door in demo.doors)}, each with a simulated relay and contact
+  doors      {", ".join(with_relay)}, each with a simulated relay and contact{bluetooth}
   carrier    {CARRIER}, may open all of them
 
 In another terminal:

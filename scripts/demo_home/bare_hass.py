@@ -2,8 +2,8 @@
 
 Run as `python -I -S bare_hass.py SITE_PACKAGES -c CONFIG ...`. Without `site` no .pth file is read, so that
 the development environment's editable install of `vestibule_core` does not exist: what loads is the folder
-copied into CONFIG. What this file refuses to do: start where that is not so, or listen for multicast
-on the networks of this machine.
+copied into CONFIG. What this file refuses to do: start where that is not so, listen for multicast
+on the networks of this machine, or use its Bluetooth adapters and serial ports.
 """
 
 import importlib.util
@@ -27,6 +27,28 @@ class LoopbackZeroconf(zeroconf.Zeroconf):
 
 
 zeroconf.Zeroconf = LoopbackZeroconf  # type: ignore[assignment, misc]  # before Home Assistant makes its own of it
+
+if importlib.util.find_spec("bluetooth_adapters"):
+    import bluetooth_adapters
+
+    class NoAdapters(bluetooth_adapters.BluetoothAdapters):
+        """At its first start, Home Assistant would take those of this machine without asking. Not here."""
+
+        @property
+        def adapters(self) -> dict[str, bluetooth_adapters.AdapterDetails]:
+            return {}
+
+        @property
+        def default_adapter(self) -> str:
+            return "none"
+
+    bluetooth_adapters.get_adapters = NoAdapters
+
+if importlib.util.find_spec("serialx"):
+    import serialx
+
+    # Bluetooth brings USB discovery along.
+    serialx.list_serial_ports = lambda *_, **__: []
 
 from homeassistant.__main__ import main  # noqa: E402 - not importable before
 

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 from vestibule_core.keys import SigningKey
 from vestibule_core.model import DoorId, new_door_id
 
-from .building import CARRIER, ISSUER, MAX_DISTANCE, Part, change
+from .building import CARRIER, ISSUER, MAX_DISTANCE, Part, change, known_as
 from .carrier import CARELESS, Impostor, NotConfirmed
 from .demo import command
 from .home import HomeFailed, uninterrupted
@@ -181,7 +181,7 @@ def _outside_hours(at: Stage) -> None:
     row = {"days": _DAYS, "from": f"{begins}:00", "to": f"{ends}:00"}
     name = at.door.name.lower()
     at.step("manager", f"opens the {name} for deliveries from {begins} to {ends}; it is {now:%H:%M} now")
-    with _changed(at, "door", at.door.id, "admit", {"hours": [row]}, f"puts the hours of the {name} back"):
+    with _changed(at, "door", known_as(at.door), "admit", {"hours": [row]}, f"puts the hours of the {name} back"):
         at.refused("POLICY_HOURS")
 
 

@@ -33,6 +33,7 @@ from vestibule_core.model import Issuer
 from . import building, carrier
 from .building import Door
 from .home import HOST, REPOSITORY, VESTIBULE, Home, HomeFailed, answers, free_port, write_private
+from .radio import NoRadio, SideGate
 
 USUAL_FOLDER: Final = REPOSITORY / ".demo"
 USER_NAME: Final = "manager"
@@ -81,8 +82,11 @@ class Demo:
         write_private(folder / "demo.json", json.dumps(asdict(self), indent=2))
 
     def door(self, key: str) -> Door:
-        """Return a door by its short name."""
-        return next(door for door in self.doors if door.key == key)
+        """Return a door by its short name. Raises HomeFailed if it is not there."""
+        for door in self.doors:
+            if door.key == key:
+                return door
+        raise HomeFailed("This demo has no such door: it had no virtual radio when it was made.")
 
 
 def home_of(folder: Path, port: int, python: Path = Path(sys.executable)) -> Home:
@@ -97,13 +101,25 @@ def running(folder: Path, *, wanted_port: int, fresh: bool) -> Iterator[tuple[De
         if answers((there := Demo.load(folder)).port):
             raise HomeFailed(f"The demo in {folder} is running already, at http://{HOST}:{there.port}")
     # demo.json is written last: a folder without it is of a first start that did not come to its end.
-    if fresh or not (folder / "demo.json").exists():
+    first = fresh or not (folder / "demo.json").exists()
+    if first:
         _remove(folder)
-        with home_of(folder, free_port(wanted_port)) as home:
-            yield make(folder, home), home
-    else:
-        with home_of(folder, free_port(wanted_port)) as home:
-            yield resume(folder, home), home
+        begin(folder)
+    with contextlib.ExitStack() as running:
+        side_gate = None
+        if first or any(door.strike for door in Demo.load(folder).doors):
+            try:
+                side_gate = running.enter_context(SideGate(side_gate_of(folder)))
+            except NoRadio as err:
+                print(f"There is no Bluetooth door: {err}", flush=True)
+        home = running.enter_context(home_of(folder, free_port(wanted_port)))
+        home.radio = None if side_gate is None else side_gate.hears
+        yield make(folder, home, side_gate=side_gate) if first else resume(folder, home), home
+
+
+def side_gate_of(folder: Path) -> Path:
+    """Return the folder of the Bluetooth strike."""
+    return folder / building.SIDE_GATE
 
 
 def talk_to(folder: Path) -> tuple[Demo, Home]:
@@ -167,10 +183,18 @@ def make_carrier(folder: Path) -> str:
     return json.dumps({"keys": [key.jwk()]})
 
 
-def make(folder: Path, home: Home, *, integration: Path = VESTIBULE) -> Demo:
-    """Start a new Home Assistant and set it up. The folder is empty or does not exist."""
+def begin(folder: Path) -> None:
+    """Make the folder of a demo."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "README").write_text(_MARK, "utf-8")
+
+
+def make(folder: Path, home: Home, *, integration: Path = VESTIBULE, side_gate: SideGate | None = None) -> Demo:
+    """Start a new Home Assistant and set it up, with this strike if there is one.
+
+    The folder holds nothing else, or does not exist.
+    """
+    begin(folder)
     jwk_set = make_carrier(folder)
     home.prepare(integration=integration)
     home.start()
@@ -178,7 +202,7 @@ def make(folder: Path, home: Home, *, integration: Path = VESTIBULE) -> Demo:
     refresh_token = home.onboard("Building manager", USER_NAME, password)
     home.wait_until_started()
     try:
-        made = building.set_up(home, jwk_set)
+        made = building.set_up(home, jwk_set, side_gate)
     except HomeFailed as err:
         raise HomeFailed(f"{err}\n{home.last_words()}") from err
     write_private(folder / "swift" / "intake-key", made.intake_key)

@@ -1,7 +1,8 @@
 """A live Home Assistant of its own: made, started, spoken to over its REST API, and ended by its process id.
 
-It listens on 127.0.0.1 only and finds no other device: zeroconf, ssdp, Bluetooth and `default_config` are not
-loaded, and the step of the first sign-in that adds weather and radio services is left out. It keeps
+It listens on 127.0.0.1 only and finds no other device: zeroconf, ssdp and `default_config` are not loaded,
+Bluetooth only with a virtual radio and without the adapters of this machine, and the step of the first
+sign-in that adds weather and radio services is left out. It keeps
 everything it writes in one folder, which may be removed. What this file refuses to do: configure anything
 behind the back of Home Assistant; what a person sets up in the user interface goes through the same flows
 here.
@@ -35,6 +36,7 @@ HERE: Final = Path(__file__).parent
 REPOSITORY: Final = HERE.parent.parent
 VESTIBULE: Final = REPOSITORY / "custom_components" / "vestibule"
 RELAYS: Final = HERE / "custom_components" / "simulated_relays"
+VIRTUAL_RADIO: Final = REPOSITORY / "tests" / "radio" / "virtual_radio"
 
 HOST: Final = "127.0.0.1"
 USUAL_PORT: Final = 8123
@@ -76,6 +78,14 @@ logger:
 """
 
 
+WITH_RADIO: Final = """\
+bluetooth:
+virtual_radio:
+  - transport: {radio}
+    name: Courtyard
+    address: F0:CA:C0:01:00:01
+"""
+
 _MARKETPLACE_OFF: Final = {
     "created_at": "2026-11-01T00:00:00+00:00",
     "data": {},
@@ -111,6 +121,8 @@ class Home:
     port: int = 0
     access: str | None = None
     """The access token of who speaks to it; None before somebody has signed in."""
+    radio: str | None = None
+    """Where its Bluetooth adapter is on a virtual radio, in Bumble's words; None: it has no Bluetooth."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -154,12 +166,16 @@ class Home:
             longitude=self.longitude,
             database=self.folder.resolve() / "home-assistant_v2.db",
         )
+        if self.radio is not None:
+            configuration += WITH_RADIO.format(radio=self.radio)
         (self.folder / "configuration.yaml").write_text(configuration, "utf-8")
         (self.folder / "automations.yaml").touch()
         components = self.folder / "custom_components"
         copy_integration(integration, components)
         if relays:
             copy_integration(RELAYS, components)
+        if self.radio is not None:
+            copy_integration(VIRTUAL_RADIO, components)
         if not (storage / "onboarding").exists():
             # This step of the first sign-in adds services that live on the internet.
             store(storage, "onboarding", 4, {"done": ["core_config"]})
@@ -183,7 +199,7 @@ class Home:
         )
         options = ["-c", os.fspath(self.folder), "--skip-pip"]
         bare = [os.fspath(self.python), "-I", "-S", os.fspath(HERE / "bare_hass.py"), self._site_packages]
-        with self.console.open("ab") as console:
+        with postponed(), self.console.open("ab") as console:
             # A session of its own: Ctrl-C is for us to handle, not for it to hear twice.
             self.process = subprocess.Popen(
                 bare + options,
@@ -375,8 +391,8 @@ class Home:
         """Fill in a flow's forms in turn, and return what was shown: each form, and the result.
 
         ``handler`` is an integration, or an entry's id and a kind of subentry; ``begun`` is the id of a flow
-        that another one has begun. Raises HomeFailed when another form comes up than the one expected, which
-        is also how errors in a form show.
+        that another one has begun. A form that a menu offers is chosen there. Raises HomeFailed when another
+        form comes up than the one expected, which is also how errors in a form show.
         """
         kind = "flow" if isinstance(handler, str) else "subentries/flow"
         if begun is None:
@@ -384,6 +400,9 @@ class Home:
         else:
             shown = [self.get(f"/api/config/config_entries/{kind}/{begun}")]
         for step, answers in steps:
+            if shown[-1]["type"] == "menu" and step in shown[-1]["menu_options"]:
+                path = f"/api/config/config_entries/{kind}/{shown[-1]['flow_id']}"
+                shown.append(self.post(path, {"next_step_id": step}))
             if shown[-1].get("step_id") != step or shown[-1].get("errors"):
                 raise HomeFailed(f"Expected the form {step!r} of {handler}, got: {shown[-1]}")
             shown.append(self.post(f"/api/config/config_entries/{kind}/{shown[-1]['flow_id']}", answers))
@@ -391,16 +410,31 @@ class Home:
             raise HomeFailed(f"Expected {handler} to be done, got: {shown[-1]}")
         return shown
 
+    def discovered(self, integration: str, source: str, patience: float) -> str:
+        """Return the id of a flow for something that Home Assistant has found; wait so many seconds for it."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            (flows,) = self.commands({"type": "config_entries/flow/progress"})
+            for flow in flows:
+                if (flow["handler"], flow["context"]["source"]) == (integration, source):
+                    found: str = flow["flow_id"]
+                    return found
+            time.sleep(0.1)
+        raise HomeFailed(f"Home Assistant did not find anything for {integration} in {patience:.0f} s.")
+
     def reconfigure(
         self, entry: str, kind: str, subentry: str, changes: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, dict[str, Any]]:
         """Go through the forms of something that was set up, and submit each as it is shown but for ``changes``.
 
-        ``changes`` is by form and field, None empties a field. Returns what the forms showed.
+        ``changes`` is by form and field, None empties a field; of a menu, the first way is taken. Returns what the
+        forms showed.
         """
         path = "/api/config/config_entries/subentries/flow"
         form = self.post(path, {"handler": [entry, kind], "subentry_id": subentry})
         shown: dict[str, dict[str, Any]] = {}
+        if form["type"] == "menu":
+            form = self.post(f"{path}/{form['flow_id']}", {"next_step_id": form["menu_options"][0]})
         while form["type"] == "form":
             step = form["step_id"]
             if form.get("errors"):
@@ -486,3 +520,13 @@ def interruptible() -> contextlib.AbstractContextManager[None]:
 def uninterrupted() -> contextlib.AbstractContextManager[None]:
     """Let nobody cut short what would leave something behind."""
     return handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def postponed() -> Iterator[None]:
+    """Let an interruption wait for the end of the `with`: a process that was started is known before it is ended."""
+    waiting: list[int] = []
+    with handling(lambda number, _: waiting.append(number), signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        yield
+    if waiting:
+        signal.raise_signal(waiting[0])

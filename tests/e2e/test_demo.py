@@ -21,9 +21,13 @@ from typing import Any
 
 import pytest
 
-from scripts.demo_home.building import ISSUER, Door, Part, entities_of, forms_of
-from scripts.demo_home.demo import talk_to
-from scripts.demo_home.home import REPOSITORY, Home, answers, free_port
+from scripts.demo_home.building import ISSUER, SIDE_GATE, Door, Part, entities_of, forms_of
+from scripts.demo_home.delivery import Play
+from scripts.demo_home.delivery import play as play_at
+from scripts.demo_home.demo import running as running_demo
+from scripts.demo_home.demo import side_gate_of, talk_to
+from scripts.demo_home.home import REPOSITORY, Home, HomeFailed, answers, free_port
+from scripts.demo_home.radio import releases
 from scripts.demo_home.stage import read_relays_log
 
 from .conftest import all_logs, errors
@@ -57,7 +61,8 @@ class Running:
         return home, demo.door(door)
 
     def released(self) -> Counter[str]:
-        return Counter(key for _, key in read_relays_log(self.folder / "config" / "relays.log"))
+        by_relays = Counter(key for _, key in read_relays_log(self.folder / "config" / "relays.log"))
+        return by_relays + Counter({SIDE_GATE: len(releases(side_gate_of(self.folder)))})
 
 
 def start(folder: Path, port: int) -> Running:
@@ -168,8 +173,9 @@ def test_what_is_secret_is_readable_by_its_owner_only(demo: Running) -> None:
         demo.folder / "demo.json",
         *(demo.folder / "swift").iterdir(),
         *(demo.folder / "phone").iterdir(),
+        *(demo.folder / "side-gate" / "state").iterdir(),
     ]
-    assert len(secrets) == 5
+    assert len(secrets) == 9
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
     assert stat.S_IMODE(demo.folder.stat().st_mode) == 0o700
 
@@ -180,11 +186,11 @@ def test_the_carrier_is_no_user_of_home_assistant(demo: Running) -> None:
     assert [user["name"] for user in users if not user["system_generated"]] == ["Building manager"]
 
 
-@pytest.mark.parametrize("door, locks", [("gate", 3.0), ("lobby", 2.3), ("parcel-room", 5.0)])
+@pytest.mark.parametrize("door, locks", [("gate", 3.0), ("lobby", 2.3), ("parcel-room", 5.0), ("side-gate", 3.2)])
 def test_a_delivery_opens_its_door_once_and_all_of_it_is_told(demo: Running, door: str, locks: float) -> None:
     played = demo.play("deliver", door)
     assert played.returncode == 0, played.stdout + played.stderr
-    assert re.search(r"relay +released once\n", played.stdout)
+    assert re.search(r"(relay|strike) +released once\n", played.stdout)
     for what, after in ("door +opened", 0.8), ("door +closed", 2.3), ("lock +locked again,", locks):
         (seconds,) = re.findall(rf"{what} (\d\.\d) s after the release", played.stdout)
         assert after <= float(seconds) < after + 0.7, played.stdout
@@ -207,7 +213,7 @@ def test_one_access_leaves_few_states_one_event_for_each_line_of_the_journal_and
     ours = {entity["entity_id"]: entity["device_id"] for entity in entities if entity["platform"] == "vestibule"}
     (device,) = (device["id"] for device in devices if ["vestibule", door.id] in device["identifiers"])
     at_the_door = [entity for entity, where in ours.items() if where == device]
-    assert len(set(ours.values())) == 4  # three doors and the building
+    assert len(set(ours.values())) == 5  # four doors and the building
 
     def activity() -> list[dict[str, Any]]:
         return home.activity(began, entity_ids=at_the_door, device_ids=[device])
@@ -309,10 +315,17 @@ def test_a_door_without_an_exit_button_is_opened_not_forced(demo: Running) -> No
     assert demo.released() == demo.expected
 
 
+def test_a_strike_tells_of_an_opening_although_nobody_was_connected(demo: Running) -> None:
+    played = demo.play("walk-in", "side-gate")
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert re.search(r"events +door opened, door closed\n", played.stdout)
+    assert demo.released() == demo.expected
+
+
 def test_a_lockdown_lets_nobody_in_until_it_is_lifted(demo: Running) -> None:
     on = demo.play("lockdown", "on")
     assert on.returncode == 0, on.stdout + on.stderr
-    assert "Gate: locked down, Lobby: locked down, Parcel room: locked down" in on.stdout
+    assert "Gate: locked down, Lobby: locked down, Parcel room: locked down, Side gate: locked down\n" in on.stdout
     assert "Gate was not opened: the building is locked down. Lift the lockdown first" in on.stdout
     assert re.search(r"events +lockdown on, access denied, access denied\n", on.stdout)
 
@@ -325,7 +338,7 @@ def test_a_lockdown_lets_nobody_in_until_it_is_lifted(demo: Running) -> None:
 
     off = demo.play("lockdown", "off")
     assert off.returncode == 0, off.stdout + off.stderr
-    assert "Gate: normal, Lobby: normal, Parcel room: normal" in off.stdout
+    assert "Gate: normal, Lobby: normal, Parcel room: normal, Side gate: normal\n" in off.stdout
     assert demo.released() == demo.expected
 
 
@@ -349,6 +362,8 @@ def test_ctrl_c_leaves_nothing_behind_and_a_second_start_goes_on(demo: Running) 
         assert json.loads((demo.folder / "demo.json").read_text())["password"] in again.printed
         assert again.play("deliver", "gate").returncode == 0
         demo.expected["gate"] += 1
+        assert again.play("deliver", "side-gate").returncode == 0
+        demo.expected["side-gate"] += 1
         assert again.released() == demo.expected
     finally:
         assert end(again) == 0
@@ -385,6 +400,16 @@ def test_ctrl_c_during_the_start_leaves_nothing_behind(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert processes_of(folder) == {}
+
+
+def test_without_what_a_radio_takes_there_is_one_door_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.demo_home.radio.PACKAGES", ("bleak", "of_another_planet"))
+    with running_demo(tmp_path / "demo", wanted_port=free_port(), fresh=False) as (demo, home):
+        assert [door.key for door in demo.doors] == ["gate", "lobby", "parcel-room"]
+        assert "bluetooth" not in home.get("/api/components")
+        assert play_at(tmp_path / "demo", "gate", Play.DELIVERY)
+        with pytest.raises(HomeFailed, match="it had no virtual radio when it was made"):
+            play_at(tmp_path / "demo", SIDE_GATE, Play.DELIVERY)
 
 
 def test_a_folder_that_is_no_demo_is_not_touched(tmp_path: Path) -> None:

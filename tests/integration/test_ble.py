@@ -24,9 +24,12 @@ pytest.importorskip("aiousbwatcher", reason="what Home Assistant's Bluetooth nee
 if importlib.util.find_spec("vestibule_core") is None:  # the project is not installed: as its installation does
     sys.path.append(str(Path(__file__).parents[2] / "custom_components" / "vestibule"))
 
+import bleak_retry_connector
+from bumble.att import Opcode
 from homeassistant import loader
 from homeassistant.components import bluetooth
 from homeassistant.config_entries import ConfigEntryState
+from homeassistant.const import CONF_HOST, CONF_PASSWORD, CONF_PORT
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
 from homeassistant.exceptions import HomeAssistantError
@@ -35,21 +38,27 @@ from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.json import json_dumps
 from homeassistant.setup import async_setup_component
 from homeassistant.util import dt as dt_util
-from pytest_homeassistant_custom_component.common import async_fire_time_changed
+from pytest_homeassistant_custom_component.common import MockConfigEntry, async_fire_time_changed
 
 from custom_components.vestibule import ble, issues
 from custom_components.vestibule.const import DOMAIN
 from custom_components.vestibule.diagnostics import async_get_config_entry_diagnostics
 from custom_components.vestibule.strikes import AbsentStrike
+from custom_components.vestibule.vestibule_core.doorstrike import driver, outcome
+from custom_components.vestibule.vestibule_core.doorstrike.pairing_session import pair as core_pair
 from custom_components.vestibule.vestibule_core.errors import StrikeUnreachable
 from tests.gateway.strike.strikes import Gate
 from tests.integration.site import Cloud, RelaySwitch, Site
-from tests.radio.ether import Fate, Radio
+from tests.radio.esphome import EsphomeProxy
+from tests.radio.ether import LOOPBACK, Fate, Radio
+from tests.radio.peripheral import Peripheral
 from tests.radio.until import until
 from tests.radio.virtual_radio.adapter import Adapter
 from tests.radio.virtual_radio.scanner import register
+from vestibule_core.doorstrike import keyring
 from vestibule_core.doorstrike.device import BatteryIs, BoltIs, ContactIs, CoverIs
-from vestibule_core.doorstrike.wire import Caps, Contact
+from vestibule_core.doorstrike.keyring import NEEDS
+from vestibule_core.doorstrike.wire import Caps, Contact, Op
 
 pytestmark = pytest.mark.usefixtures("socket_enabled")
 
@@ -129,6 +138,14 @@ async def building(hass: HomeAssistant, relay: RelaySwitch, cloud: Cloud) -> Asy
     yield site
     if site.entry.state is ConfigEntryState.LOADED:
         await hass.config_entries.async_unload(site.entry.entry_id)
+
+
+@pytest.fixture
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing arrives here over a link that was cut, so that nobody has to wait until it cannot any more."""
+    monkeypatch.setattr(driver, "SETTLED", 0.2)
+    monkeypatch.setattr(outcome, "SETTLED", 0.2)
+    monkeypatch.setattr(keyring, "ATTEMPT_GAP", 0.001)
 
 
 def code_of(gate: Gate) -> str:
@@ -440,6 +457,7 @@ async def test_a_strike_gets_a_new_key(hass, scanners, building, gate):
     assert gate.pulses == 1
 
 
+@pytest.mark.long  # two connections that come to nothing
 @pytest.mark.parametrize("expected_lingering_tasks", [True])  # Bumble waits 30 s for an answer over a link that is lost
 async def test_a_strike_that_goes_away_while_it_gets_a_new_key_opens_with_whichever_counts(
     hass, radio, scanners, building, gate
@@ -464,20 +482,67 @@ async def test_a_strike_that_goes_away_while_it_gets_a_new_key_opens_with_whiche
     assert gate.pulses == 1
 
 
+def offered_slots(flow) -> dict[str, str]:
+    """Return what the form says of each slot."""
+    (options,) = (field.config["options"] for key, field in flow["data_schema"].schema.items() if key.schema == "slot")
+    return {option["value"]: option["label"] for option in options}
+
+
+async def pair_another(hass: HomeAssistant, gate: Gate, name: str) -> int:
+    """Pair another controller, and return its slot."""
+    gate.hold_button()
+    await asyncio.sleep(1.1)  # one attempt a second
+    return (await core_pair(ble.HomeAssistantRadio(hass, gate.address), gate.label, name)).paired.slot
+
+
 async def test_slots_get_rights_and_are_deleted(hass, scanners, building, gate):
     await add_gate(hass, building, gate)
+    assert await pair_another(hass, gate, "Tablet") == 2
     flow = await change(hass, building, "slots")
-    assert flow["description_placeholders"]["slot"] == "1"
+    assert (flow["errors"], flow["description_placeholders"]["slot"]) == ({}, "1")
     own = {"slot": "1", "rights": [], "delete": True}
     flow = await go_on(hass, flow, own)
     assert flow["errors"] == {"slot": "slot_own"}
     flow = await go_on(hass, flow, {"slot": "2", "rights": ["manual"], "delete": True})
     assert flow["errors"] == {"rights": "slot_rights_and_deleted"}
-    flow = await go_on(hass, flow, {"slot": "2", "rights": ["manual"], "delete": False})
+    flow = await go_on(hass, flow, {"slot": "1", "rights": ["manual"], "delete": False})
+    assert flow["errors"] == {"base": "strike_refused"}
+    assert "one has to remain" in flow["description_placeholders"]["reason"]
+    flow = await go_on(hass, flow, {"slot": "2", "rights": ["manual", "events"], "delete": False})
+    assert flow["reason"] == "slot_changed"
+    flow = await change(hass, building, "slots")
+    assert offered_slots(flow)["2"] == "2: Open by hand, Hear what happens · Tablet"
+    flow = await go_on(hass, flow, {"slot": "2", "rights": [], "delete": True})
+    assert flow["reason"] == "slot_deleted"
+    assert list(offered_slots(await change(hass, building, "slots"))) == ["1"]
+
+
+async def test_the_form_shows_who_has_a_slot_and_no_name_can_pass_for_more(hass, scanners, building, gate):
+    hass.config.location_name = "Linden Court"
+    await add_gate(hass, building, gate)
+    await pair_another(hass, gate, "\u202eadmin\n\x07 \u200b")
+    keyring = gate.box.shell._machine._device.keyring
+    keyring.slots = keyring.slots.add("Küche", 3, bytes(32))
+    assert offered_slots(await change(hass, building, "slots")) == {
+        "1": "1: this Home Assistant, Open for deliveries, Open by hand, Hear what happens, Administer · Linden Court",
+        "2": "2: may do nothing · admin",
+        "3": "3: not used yet, may do nothing · Küche",
+    }
+
+
+async def test_a_slot_is_chosen_by_its_number_where_the_strike_does_not_tell_who_has_which(
+    hass, scanners, building, gate
+):
+    await add_gate(hass, building, gate)
+    with patch.dict(NEEDS):
+        del NEEDS[Op.SLOT_LIST]  # an early strike
+        flow = await change(hass, building, "slots")
+        assert flow["errors"] == {"base": "slots_unlisted"}
+        assert flow["description_placeholders"]["reason"] == "it cannot do that"
+        assert offered_slots(flow) == {str(number): str(number) for number in range(1, 9)}
+        flow = await go_on(hass, flow, {"slot": "2", "rights": ["manual"], "delete": False})
     assert flow["errors"] == {"base": "strike_refused"}
     assert flow["description_placeholders"]["reason"] == "there is no such slot"
-    flow = await go_on(hass, flow, {"slot": "1", "rights": ["spend", "events", "admin"], "delete": False})
-    assert flow["reason"] == "slot_changed"
 
 
 async def test_a_building_that_is_not_loaded_has_no_strike_at_work(hass, scanners, building, gate):
@@ -575,6 +640,37 @@ async def test_a_link_lost_in_an_unlock_never_makes_a_second_pulse(hass, radio, 
     assert "relay_operated_elsewhere" not in happened(building, door)
 
 
+async def opens(site: Site, door: str) -> bool:
+    """Unlock by hand; return whether the door says that it opened. It may not say that nobody knows."""
+    try:
+        await site.unlock(door)
+    except HomeAssistantError as error:
+        if error.translation_key != "unlock_strike_unreachable_because":
+            raise
+        return False
+    return True
+
+
+async def test_the_link_is_cut_at_every_packet_of_an_unlock(hass, radio, scanners, building, gate, in_a_hurry):
+    door = await add_gate(hass, building, gate)
+    strike = strike_of(building, door)
+    await until(lambda: not radio.links(), seconds=WAIT)
+    with radio.tap() as tap:
+        assert await opens(building, door)
+        whole = len(tap.pdus)
+    pulses = 1
+    for number in range(1, whole + 1):
+        await until(lambda: strike.reading == "secured" and not radio.links(), seconds=WAIT)
+        with radio.tap() as tap:
+            tap.cut_at(number, delivered=bool(number % 2))
+            pulses += await opens(building, door)
+        assert gate.pulses == pulses, f"packet {number}: what was said is so"
+        while strike.reading != "secured":
+            await strike.secure()
+    await building.settle()
+    assert happened(building, door).count("door_released") == pulses == gate.pulses
+
+
 async def test_a_kept_connection_tells_at_once_what_happens(hass, scanners, building, gate):
     door = await add_gate(hass, building, gate, keep_connected=True)
     await until(lambda: strike_of(building, door).is_connected, seconds=WAIT)
@@ -592,15 +688,14 @@ async def test_a_kept_connection_tells_at_once_what_happens(hass, scanners, buil
     await until(lambda: "access_taken" in happened(building, door), seconds=WAIT)
 
 
-async def test_a_strike_shows_its_battery_its_bolt_and_its_tamper_switch(hass, scanners, building, gate):
+async def test_a_strike_shows_its_battery_and_its_tamper_switch_and_more_if_asked_to(hass, scanners, building, gate):
     door = await add_gate(hass, building, gate)
     battery = entity(hass, "sensor", door, "battery")
     assert hass.states.get(battery).state == "80"
-    signal = er.async_get(hass).async_get(entity(hass, "sensor", door, "signal"))
-    assert signal.disabled
-    bolt = entity(hass, "binary_sensor", door, "lock_monitor")
+    for kind, key in (("sensor", "signal"), ("binary_sensor", "lock_monitor")):
+        assert er.async_get(hass).async_get(entity(hass, kind, door, key)).disabled
     tamper = entity(hass, "binary_sensor", door, "tamper")
-    await until(lambda: hass.states.get(bolt).state == hass.states.get(tamper).state == "off", seconds=WAIT)
+    await until(lambda: hass.states.get(tamper).state == "off", seconds=WAIT)
     gate.tamper()
     await until(lambda: hass.states.get(tamper).state == "on", seconds=20)
     await building.settle()
@@ -712,6 +807,104 @@ async def test_a_door_that_is_removed_while_it_is_held_open_is_put_back_first(ha
     await hass.async_block_till_done()
     await until(lambda: gate.moves[-1][0] == "off", seconds=WAIT)
     await until(lambda: not radio.links(), seconds=WAIT)
+
+
+# ---- through an ESPHome proxy, and nothing else
+
+
+@pytest.fixture
+async def proxy(hass: HomeAssistant, radio: Radio, mock_async_zeroconf: object) -> AsyncGenerator[EsphomeProxy]:
+    """A proxy with one slot that the stock integration is connected to."""
+    async with Adapter(radio.device("hallway"), slots=1) as hallway, EsphomeProxy(hallway) as proxy:
+        data = {CONF_HOST: LOOPBACK, CONF_PORT: proxy.port, CONF_PASSWORD: ""}
+        entry = MockConfigEntry(domain="esphome", data=data, unique_id=proxy.mac.lower())
+        entry.add_to_hass(hass)
+        assert await hass.config_entries.async_setup(entry.entry_id)
+        await hass.async_block_till_done()
+        yield proxy
+        await hass.config_entries.async_unload(entry.entry_id)
+        await until(lambda: not hallway.device.connections)
+
+
+async def test_through_a_proxy_a_strike_is_offered_paired_and_opens_for_a_delivery(hass, radio, proxy, building, gate):
+    door = await add_gate(hass, building, gate)
+    building.add_carrier("Parcel Express", building.cloud)
+    await hass.async_block_till_done()
+    assert gate.pulses == 0, "nothing moves while it is set up"
+
+    token = await building.token(door)
+    assert (await building.present(token))["word"] == "granted"
+    assert radio.links() == {frozenset(("hallway", "gate"))}
+    assert gate.pulses == 1
+    await until(lambda: building.lock(door).state == "locked", seconds=WAIT)
+    await until(lambda: not radio.links(), seconds=WAIT)
+    assert (await building.present(token))["word"] != "granted"
+    assert gate.pulses == 1
+    assert happened(building, door)[:2] == ["access_granted", "door_released"]
+    assert "relay_operated_elsewhere" not in happened(building, door)
+
+
+async def test_a_proxy_whose_slots_are_taken_is_named_and_nothing_is_spent(hass, radio, proxy, building, gate):
+    door = await add_gate(hass, building, gate)
+    building.add_carrier("Parcel Express", building.cloud)
+    await hass.async_block_till_done()
+    token = await building.token(door)
+    await until(lambda: not radio.links(), seconds=WAIT)
+    async with Peripheral(radio, "lamp") as lamp:
+        await until(lambda: bluetooth.async_ble_device_from_address(hass, lamp.address, True))
+        other = await bleak_retry_connector.establish_connection(
+            bleak_retry_connector.BleakClientWithServiceCache,
+            bluetooth.async_ble_device_from_address(hass, lamp.address, True),
+            "lamp",
+        )
+        began = time.monotonic()
+        with pytest.raises(HomeAssistantError) as failed:
+            await building.unlock(door)
+        assert time.monotonic() - began < 10, "our own deadline, not the stack's"
+        assert failed.value.translation_key == "unlock_strike_unreachable_because"
+        assert "slot" in failed.value.translation_placeholders["reason"]
+        assert (await building.present(token))["word"] == "unavailable"
+        assert gate.pulses == 0
+        await other.disconnect()
+        await until(lambda: proxy.adapter.free_slots == 1)
+    assert (await building.present(token))["word"] == "granted", "it was not spent"
+    assert gate.pulses == 1
+
+
+@pytest.mark.parametrize("message, pulses", [("HS1", 0), ("HS2", 1)])
+async def test_a_link_lost_behind_the_proxy_at_the_command_or_its_answer_is_resolved_and_opens_once_at_most(
+    hass, radio, proxy, building, gate, in_a_hurry, message, pulses
+):
+    door = await add_gate(hass, building, gate)
+    building.add_carrier("Parcel Express", building.cloud)
+    await hass.async_block_till_done()
+    token = await building.token(door)
+    await until(lambda: not radio.links(), seconds=WAIT)
+    with radio.tap() as tap:
+        said = []
+
+        def cut_the_message(pdu):
+            if pdu.sender == "gate" and pdu.opcode is Opcode.ATT_HANDLE_VALUE_NOTIFICATION:
+                said.append("HS2" if said else "HELLO")
+            elif said and pdu.opcode is Opcode.ATT_WRITE_REQUEST:
+                said.append("HS1")
+            if message not in said:
+                return Fate.DELIVER
+            tap.decide(lambda _: Fate.DELIVER)
+            return Fate.CUT
+
+        tap.decide(cut_the_message)
+        word = (await building.present(token))["word"]
+    assert said[-1] == message
+    assert word == ("granted" if pulses else "unavailable")
+    assert gate.pulses == pulses
+    await until(lambda: building.lock(door).state == "locked", seconds=WAIT)
+    await building.settle()
+    assert happened(building, door).count("door_released") == pulses
+    assert (await building.present(token))["word"] != "granted"
+    assert gate.pulses == pulses
+    await building.unlock(door)
+    assert gate.pulses == pulses + 1
 
 
 # ---- what may be shown of it

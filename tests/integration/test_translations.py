@@ -162,6 +162,7 @@ def test_every_choice_and_every_state_has_its_text():
         "relock": RelockOn,
         "returns": Returns,
         "rights": [right.name.lower() for right in Rights],
+        "slot": ["own", "waiting", "nothing"],
     }
     assert selectors.keys() == choices.keys() | {"hours"}
     for name, options in choices.items():

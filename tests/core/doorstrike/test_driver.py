@@ -16,8 +16,9 @@ from tests.core.doorstrike.bench import ALL_CAPS, SPEND, unlock
 from tests.core.doorstrike.live import EPOCH, Rig, in_no_time
 from vestibule_core.doorstrike import driver, frames
 from vestibule_core.doorstrike.device import BatteryIs, ContactIs, CoverIs
+from vestibule_core.doorstrike.keyring import NEEDS
 from vestibule_core.doorstrike.outcome import REMEMBERED
-from vestibule_core.doorstrike.wire import Caps, Command, Contact, EventKind, Op, Relay, Result, Rights
+from vestibule_core.doorstrike.wire import ALL_RIGHTS, Caps, Command, Contact, EventKind, Op, Relay, Result, Rights
 from vestibule_core.errors import OutcomeUnknown, SpentElsewhere, StrikeRefused, StrikeUnreachable
 from vestibule_core.model import Sense, Sensor
 from vestibule_core.strike import Pulse, Reading
@@ -596,11 +597,11 @@ async def test_an_unlock_joins_a_poll_instead_of_waiting_for_its_end():
         for number in range(200):
             rig.bench.sense(ContactIs(Contact.OPEN if number % 2 else Contact.CLOSED))
         under_way = asyncio.Event()
-        rig.strike.on_event(lambda one: len(rig.events) > 40 and under_way.set())
+        rig.strike.on_change(lambda: rig.strike.state is not None and under_way.set())
         rig.advertise()
         await under_way.wait()
         await rig.strike.release(PULSE)
-        assert len(rig.events) < 100, "after one more page of the poll's, not after all of them"
+        assert rig.events == [], "after one more page of the poll's, not after all of them"
         assert rig.radio.connections == 1
         await rig.until(lambda: rig.idle)
         assert len(rig.events) == 201
@@ -659,16 +660,30 @@ async def test_events_are_told_of_once_and_keep_their_time_across_a_restart():
 
 
 @in_no_time
-async def test_across_a_power_cut_a_time_is_known_again_once_something_is_heard_while_it_happens():
+async def test_events_of_before_it_was_ever_heard_have_their_own_time_by_its_word_how_long_it_has_been_up():
+    async with Rig() as rig:
+        rig.bench.sense(ContactIs(Contact.CLOSED))
+        rig.bench.sense(ContactIs(Contact.OPEN))
+        happened = rig.clock().wall
+        await asyncio.sleep(100)
+        await rig.polled()
+        assert [one.event.kind for one in rig.events] == [EventKind.OPENED]
+        assert rig.events[0].at == pytest.approx(happened, abs=0.1)
+
+
+@in_no_time
+async def test_across_a_power_cut_times_are_known():
     async with Rig(keep=True) as rig:
         rig.bench.sense(ContactIs(Contact.CLOSED))
         rig.bench.sense(ContactIs(Contact.OPEN))
         await asyncio.sleep(1)
         assert rig.events[-1].at == pytest.approx(EPOCH, abs=10)
         rig.bench.reboot()
+        booted = rig.clock().wall
         rig.bench.sense(ContactIs(Contact.CLOSED))
         await asyncio.sleep(5)
-        assert [(one.event.kind, one.at) for one in rig.events[1:]] == [(EventKind.BOOT, None)]
+        assert [one.event.kind for one in rig.events[1:]] == [EventKind.BOOT]
+        assert rig.events[-1].at == pytest.approx(booted, abs=0.1)
         rig.bench.sense(ContactIs(Contact.OPEN))
         await asyncio.sleep(1)
         assert rig.events[-1].at == pytest.approx(rig.clock().wall - 1, abs=0.01)
@@ -882,6 +897,48 @@ async def test_rights_are_given_and_taken_and_slots_deleted():
         assert not rig.bench.connect(rig.other).ask(Command(Op.QUERY))
         with pytest.raises(StrikeRefused, match="one has to remain"):
             await rig.strike.delete_slot(rig.paired.slot)
+        await rig.strike.release(PULSE)
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["cold", "kept connection"])
+def test_an_administrator_sees_who_has_a_slot(keep):
+    @in_no_time
+    async def check():
+        async with Rig(keep=keep) as rig:
+            await rig.strike.set_rights(rig.other.slot, Rights.MANUAL | Rights.EVENTS)
+            await rig.until(lambda: keep or rig.idle)
+            assert await rig.strike.list_slots() == (
+                frames.SlotListed(rig.paired.slot, ALL_RIGHTS, "Home Assistant"),
+                frames.SlotListed(rig.other.slot, Rights.MANUAL | Rights.EVENTS, "another"),
+            )
+
+    check()
+
+
+@in_no_time
+async def test_who_may_not_administer_does_not_see_who_has_a_slot():
+    async with Rig() as rig:
+        rig.kept = replace(rig.kept, paired=rig.other)
+        await rig.restart()
+        with pytest.raises(StrikeRefused, match="no right to do that"):
+            await rig.strike.list_slots()
+
+
+@in_no_time
+async def test_an_early_strike_cannot_say_who_has_a_slot(monkeypatch):
+    async with Rig() as rig:
+        monkeypatch.delitem(NEEDS, Op.SLOT_LIST)
+        with pytest.raises(StrikeRefused, match="it cannot do that"):
+            await rig.strike.list_slots()
+        await rig.strike.release(PULSE)
+
+
+@in_no_time
+async def test_a_list_of_slots_that_is_nonsense_is_none(monkeypatch):
+    async with Rig() as rig:
+        monkeypatch.setattr(frames, "slot_list", lambda some: b"\x09")
+        with pytest.raises(OutcomeUnknown, match="not its own"):
+            await rig.strike.list_slots()
         await rig.strike.release(PULSE)
 
 

@@ -45,8 +45,8 @@ def nothing(event):
 # ---- times ----
 
 
-def times(events, booted=None, *, follows=None, known=nothing, now=NOON):
-    found, booted = timed(events, booted, follows=follows, known=known, now=now)
+def times(events, booted=None, *, follows=None, known=nothing, now=NOON, up_since=None):
+    found, booted = timed(events, booted, follows=follows, known=known, now=now, up_since=up_since)
     return [one.at and round(one.at - NOON, 3) for one in found], booted and round(booted - NOON, 3)
 
 
@@ -61,6 +61,13 @@ def test_an_event_of_a_known_power_up_has_its_own_time():
 def test_one_heard_while_it_happened_gives_those_before_it_their_times():
     known = {12: NOON}
     assert times([opened(11, 20), opened(12, 30)], follows=10, known=lambda e: known.get(e.seq)) == ([-10, 0], -30)
+
+
+def test_the_strikes_word_how_long_it_has_been_up_gives_the_last_power_ups_events_their_times():
+    events = [opened(11, 20), boot(12), opened(13, 5)]
+    assert times(events, follows=10, up_since=NOON - 50) == ([None, -50, -45], -50)
+    hole = [opened(11, 20), opened(13, 30)]
+    assert times(hole, follows=10, up_since=NOON - 50) == ([None, -20], -50), "a power-up may have been forgotten"
 
 
 def test_a_power_up_begins_a_time_that_is_not_known():
@@ -140,6 +147,12 @@ def test_what_is_heard_out_of_turn_waits_and_keeps_its_time(known, remembered):
     assert known.fetched((opened(11, 20), opened(12, 30)), Now(NOON + 50, 51)) == []
     assert [kept.heard for kept in remembered] == [12], "before they were handed out, once"
     assert known.since(11) == [opened(12, 30)]
+
+
+def test_its_word_how_long_it_has_been_up_counts_only_if_nothing_newer_is_missing(known):
+    known.newest = 13
+    assert [one.at for one in known.fetched((opened(11, 20),), Now(NOON, 1), 30_000)] == [None]
+    assert [one.at for one in known.fetched((opened(12, 21), opened(13, 30)), Now(NOON, 1), 30_000)] == [NOON - 9, NOON]
 
 
 def test_our_own_spend_tells_the_time(known):

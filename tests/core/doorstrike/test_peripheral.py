@@ -108,6 +108,12 @@ def test_the_end_of_a_pulse_that_was_overtaken_is_no_news(bench, wire):
     assert wire.ask(PING).state.relay is Relay.PULSING
 
 
+def test_a_ping_is_answered_with_how_long_it_has_been_up(bench, wire):
+    before = frames.open_uptime(wire.ask(PING).body)
+    bench.wait(7)
+    assert frames.open_uptime(wire.ask(PING).body) - before == pytest.approx(7000, abs=100)
+
+
 def test_held_until_relocked(bench, wire):
     assert wire.ask(hold()).state.relay is Relay.HELD
     bench.wait(50)

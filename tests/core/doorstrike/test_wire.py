@@ -324,3 +324,14 @@ def test_what_a_sensor_says(io, sensor, caps, sense):
     raw = bytearray(STATE.encode())
     raw[1] = io
     assert State.parse(bytes(raw)).sense(sensor, caps) is sense
+
+
+@given(u32)
+def test_how_long_a_strike_has_been_up_is_read_as_it_was_written(milliseconds):
+    assert frames.open_uptime(frames.uptime(milliseconds)) == milliseconds
+
+
+def test_a_strike_that_does_not_say_how_long_it_has_been_up_is_an_older_one():
+    assert frames.open_uptime(b"") is None
+    with pytest.raises(Violation):
+        frames.open_uptime(b"\0\0\0")

@@ -160,11 +160,14 @@ class Device:
             self.history = replace(self.history, tampered=False)
             self.event(EventKind.TAMPER_CLEARED, now)
 
+    def uptime_ms(self, now: float) -> int:
+        """Return the milliseconds since power-up; they start over after 49 days."""
+        return int((now - self._booted) * 1000) & 0xFFFFFFFF
+
     def event(self, kind: EventKind | None, now: float, value: int = 0, *, spend_id: bytes = NO_SPEND) -> None:
         """Something happened; None: nothing did."""
         if kind is not None:
-            uptime_ms = int((now - self._booted) * 1000) & 0xFFFFFFFF
-            self.history = self.history.happened(kind, uptime_ms, value, spend_id)
+            self.history = self.history.happened(kind, self.uptime_ms(now), value, spend_id)
 
     def persist(self) -> None:
         """Keep what has changed. The log first: who cuts the power in between must not have made a slot that nobody

@@ -48,6 +48,7 @@ from .wire import (
     Advertisement,
     Caps,
     Command,
+    Event,
     EventKind,
     Op,
     Relay,
@@ -282,6 +283,17 @@ class BleStrike:
         if self.kept.paired.psk != psk:
             raise OutcomeUnknown("the new key could not be tried: the next connection will find out which one counts")
 
+    async def list_slots(self) -> tuple[frames.SlotListed, ...]:
+        """Return who has a slot, in the order of their numbers; a name is whatever its controller chose.
+
+        Raises as ``release`` does: StrikeRefused where this slot may not administer or the strike cannot tell yet.
+        """
+        answer = await self._operate(Op.SLOT_LIST, b"")
+        try:
+            return frames.open_slot_list(answer.body)
+        except Violation:
+            raise OutcomeUnknown(REASONS[Ending.VIOLATION]) from None
+
     async def set_rights(self, slot: int, rights: Rights) -> None:
         """Give a slot these rights and no others. Raises as ``release`` does."""
         await self._operate(Op.SLOT_RIGHTS, frames.SlotRights(slot, rights).encode())
@@ -376,12 +388,13 @@ class BleStrike:
             events = self._known.since(release.heard)
             return state, queried(state, sent_ago=sent_ago, events=events, heard=release.heard)
 
-    async def _operate(self, op: Op, body: bytes = b"") -> Answered:
+    async def _operate(self, op: Op, body: bytes | None = None) -> Answered:
+        """Ask for something: with a body, an empty one too, within a session; without one, in the handshake as well."""
         connection = await self._connected()
         with connection.in_use():
-            if body and not connection.proven:
-                await connection.ask(Command(Op.QUERY))  # HS1 has no room for a body
-            answer = await connection.ask(Command(op), body)
+            if body is not None and not connection.proven:
+                await connection.ask(Command(Op.QUERY))  # HS1 and HS2 have no room for a body
+            answer = await connection.ask(Command(op), body or b"")
         if answer.state.result is not Result.OK:
             raise StrikeRefused(_refusal(answer.state.result, op))
         return answer
@@ -562,16 +575,29 @@ class BleStrike:
         """Fetch the events that are new, if there are any."""
         async with self._fetching:
             while (start := self._known.fetch_from()) is not None:
-                answer = await connection.ask(Command(Op.EVENTS), frames.events_from(start))
                 try:
-                    page = frames.open_events(answer.body) if answer.state.result is Result.OK else ()
+                    # How long it has been up tells when they were; what happens meanwhile is told of while it does.
+                    up = frames.open_uptime((await connection.ask(Command(Op.PING))).body)
+                    events = await self._events_from(connection, start)
                 except Violation:
                     await connection.close()
                     raise StrikeUnreachable(REASONS[Ending.VIOLATION]) from None
-                if page:
-                    self._tell_of(self._known.fetched(page, self._clock()))
+                if events:
+                    self._tell_of(self._known.fetched(events, self._clock(), up))
                 else:
                     self._known.nothing_to_fetch()
+
+    async def _events_from(self, connection: Connection, start: int) -> list[Event]:
+        """Return the events from this number on, page by page; raise Violation."""
+        events: list[Event] = []
+        while start <= self._known.newest:
+            answer = await connection.ask(Command(Op.EVENTS), frames.events_from(start))
+            page = frames.open_events(answer.body) if answer.state.result is Result.OK else ()
+            if not page:
+                break
+            events += page
+            start = page[-1].seq + 1
+        return events
 
     def _tell_of(self, events: list[StrikeEvent]) -> None:
         for event in events:

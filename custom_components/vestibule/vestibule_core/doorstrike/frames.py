@@ -119,6 +119,16 @@ def from_strike(plaintext: bytes) -> Reply | Event:
 # ---- bodies ----
 
 
+def uptime(milliseconds: int) -> bytes:
+    """Return the body that says how long ago the strike powered up."""
+    return _U32.pack(milliseconds)
+
+
+def open_uptime(body: bytes) -> int | None:
+    """Return the milliseconds since the strike powered up; None: an older strike, which does not say."""
+    return int(_U32.unpack(exactly(body, _U32.size))[0]) if body else None
+
+
 def events_from(seq: int) -> bytes:
     """Return the body that asks for the events from ``seq`` on."""
     return _U32.pack(seq)

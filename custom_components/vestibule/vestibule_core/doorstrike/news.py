@@ -1,8 +1,9 @@
 """What a strike's events mean: when each of them happened, and what they change in what is known of the strike.
 
 An event carries the milliseconds since its strike's power-up, so its time is known once that power-up's is. It comes of
-an event that is told of while it happens, and of the one that our own command caused. It is good for all events of that
-power-up, also for those that nobody heard at the time, and for none across another one or across a hole in the numbers.
+an event that is told of while it happens, of the one that our own command caused, and of the strike's word how long it
+has been up. It is good for all events of that power-up, also for those that nobody heard at the time, and for none
+across another one or across a hole in the numbers.
 What this module refuses to do: guess a time.
 """
 
@@ -36,19 +37,24 @@ def timed(
     follows: int | None,
     known: Callable[[Event], float | None],
     now: float,
+    up_since: float | None = None,
 ) -> tuple[list[StrikeEvent], float | None]:
     """Return new events, in order, with their times, and when the strike powered up last (wall clock), if known.
 
     ``booted`` is that time as known so far, which holds for whatever follows the event number ``follows`` immediately.
     ``known`` returns the time of an event that was heard while it happened, or that a command of ours caused.
+    ``up_since``: when the strike powered up last (wall clock), by its own word, if ``events`` reach up to that word.
     """
     found: list[StrikeEvent] = []
-    for run in _runs(events):
+    runs = _runs(events)
+    for run in runs:
         if run[0].kind == EventKind.BOOT or follows is None or run[0].seq != follows + 1:
             booted = None
         for event in run:
             if (at := known(event)) is not None:
                 booted = at - event.uptime_ms / 1000
+        if run is runs[-1] and up_since is not None:
+            booted = up_since
         found += [StrikeEvent(event, None if booted is None else _at(event, booted, now)) for event in run]
         follows = run[-1].seq
     return found, booted

@@ -241,7 +241,7 @@ class Peripheral:
             case Op.QUERY:
                 return self._device.spending.query(command.spend_id), b""
             case Op.PING:
-                return Result.OK, b""
+                return Result.OK, b"" if body is None else frames.uptime(self._device.uptime_ms(now))
             case Op.UNLOCK | Op.HOLD | Op.RELOCK if self._pending is not None:
                 return Result.RATE, b""
             case Op.UNLOCK | Op.HOLD:
