@@ -457,7 +457,6 @@ async def test_a_strike_gets_a_new_key(hass, scanners, building, gate):
     assert gate.pulses == 1
 
 
-@pytest.mark.long  # two connections that come to nothing
 @pytest.mark.parametrize("expected_lingering_tasks", [True])  # Bumble waits 30 s for an answer over a link that is lost
 async def test_a_strike_that_goes_away_while_it_gets_a_new_key_opens_with_whichever_counts(
     hass, radio, scanners, building, gate
