@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 
+from . import commands as gateway
 from . import journal
 from .source import Unusable
 from .strike import command as strike
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="vestibule-gateway", description="Doors that open to signed one-time tokens.")
     parser.add_argument("--version", action="version", version=version("vestibule-gateway"))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    gateway.add_commands(commands)
     journal.add_commands(commands)
     strike.add_commands(commands)
     given = parser.parse_args(arguments)

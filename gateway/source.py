@@ -164,8 +164,9 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except JournalInUse as err:
         raise Unusable(
-            f"{path} is being written to: copy it (a backup of Home Assistant holds a copy), or ask Home Assistant "
-            "(action vestibule.verify_journal)"
+            f"{path} is being written to, by Home Assistant or by a gateway. Home Assistant: read the copy in a "
+            "backup, or ask it (action vestibule.verify_journal). A gateway: stop it, copy its state folder, start it, "
+            "and read the journal in the copy"
         ) from err
     except JournalTooNew as err:
         raise Unusable(f"{err}: use a newer vestibule-gateway") from err

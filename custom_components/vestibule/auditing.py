@@ -172,7 +172,7 @@ async def _show(call: ServiceCall) -> ServiceResponse:
     """Return the newest entries, newest first."""
     embedded = loaded_building(call.hass)
     is_of_a_door = CONF_DOOR in call.data or ATTR_DEVICE_ID in call.data
-    door = door_of(call, embedded) if is_of_a_door else None
+    door = door_of(call) if is_of_a_door else None
     entries = await embedded.journal.newest_entries(door, call.data[ATTR_LIMIT])
     try:
         return {"entries": [_shown(entry, embedded) | {"who": entry.who} for entry in entries]}

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from homeassistant.core import HomeAssistant
 
-from .const import DOMAIN
-from .embedded import VestibuleConfigEntry
+from .embedded import loaded_building
 from .vestibule_core.journal import end_copies
 
 
 async def async_pre_backup(hass: HomeAssistant) -> None:
     """Let the journal's file rest."""
-    entry: VestibuleConfigEntry
-    for entry in hass.config_entries.async_loaded_entries(DOMAIN):
-        await entry.runtime_data.begin_backup()
+    if (building := loaded_building(hass)) is not None:
+        await building.begin_backup()
 
 
 async def async_post_backup(hass: HomeAssistant) -> None:
     """Let it be written to again."""
-    entry: VestibuleConfigEntry
-    for entry in hass.config_entries.async_loaded_entries(DOMAIN):
-        await entry.runtime_data.end_backup()
+    if (building := loaded_building(hass)) is not None:
+        await building.end_backup()
     await hass.async_add_executor_job(end_copies)  # of a building that was unloaded or removed meanwhile

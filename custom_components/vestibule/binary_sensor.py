@@ -13,9 +13,8 @@ from homeassistant.const import EntityCategory, Platform
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from .building import DoorSetup
-from .embedded import Doorway, VestibuleConfigEntry
-from .entity import VestibuleDoorEntity, add_for_each_door, always
+from .doorway import Doorway, Premises, PremisesEntry
+from .entity import VestibuleDoorEntity, VestibulePremisesEntity, add_for_each_door, always
 from .vestibule_core.door import Alarm, DoorState
 from .vestibule_core.model import Sense, Sensor
 
@@ -28,13 +27,13 @@ class VestibuleBinarySensorDescription(BinarySensorEntityDescription):
 
     sense: Callable[[DoorState], Sense]
     reasons: Callable[[DoorState], list[str]] | None = None
-    exists: Callable[[DoorSetup], bool] = always
+    exists: Callable[[Doorway], bool] = always
     sensor: Sensor | None = None
     """Whose word it is. Of a strike's own it is shown from the start: no other entity shows it."""
 
 
-def _has(sensor: Sensor) -> Callable[[DoorSetup], bool]:
-    return lambda setup: sensor in setup.door.sensors
+def _has(sensor: Sensor) -> Callable[[Doorway], bool]:
+    return lambda doorway: sensor in doorway.door.sensors
 
 
 def problems(state: DoorState) -> list[str]:
@@ -61,7 +60,7 @@ _ROWS: Final = (
         device_class=BinarySensorDeviceClass.PROBLEM,
         sense=_problem,
         reasons=problems,
-        exists=lambda setup: bool(setup.door.sensors),  # else nothing could tell of one, and "OK" would be a guess
+        exists=lambda doorway: bool(doorway.door.sensors),  # else nothing could tell of one, and "OK" would be a guess
     ),
     VestibuleBinarySensorDescription(
         key="tamper",
@@ -93,9 +92,11 @@ _ROWS: Final = (
 
 
 async def async_setup_entry(
-    hass: HomeAssistant, entry: VestibuleConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
+    hass: HomeAssistant, entry: PremisesEntry, async_add_entities: AddConfigEntryEntitiesCallback
 ) -> None:
-    """Add what each door has, now and later."""
+    """Add what each door has, now and later, and whether its controller answers if it may not."""
+    if entry.runtime_data.can_be_away:
+        async_add_entities([VestibuleConnection(entry.runtime_data)])
     rows = [(row.key, row.exists, partial(VestibuleBinarySensor, row=row)) for row in _ROWS]
     add_for_each_door(hass, entry, async_add_entities, Platform.BINARY_SENSOR, rows)
 
@@ -109,13 +110,13 @@ class VestibuleBinarySensor(VestibuleDoorEntity, BinarySensorEntity):
         """Show ``row`` of this door."""
         super().__init__(doorway, row.key)
         self.entity_description = row
-        if row.sensor is not None and row.sensor not in doorway.setup.sensors:
+        if row.sensor is not None and row.sensor not in doorway.watched_by_entities:
             self._attr_entity_registry_enabled_default = True
 
     @override
     async def async_added_to_hass(self) -> None:
         """Follow the door."""
-        self.async_on_remove(self._doorway.on_state(self._follow))
+        self._keep_up(self._follow)
         self._show()
 
     @callback
@@ -134,3 +135,33 @@ class VestibuleBinarySensor(VestibuleDoorEntity, BinarySensorEntity):
             reasons: dict[str, Any] = {"reasons": row.reasons(state)}
             self._attr_extra_state_attributes = reasons
         return before != (self._attr_available, self._attr_is_on, getattr(self, "_attr_extra_state_attributes", None))
+
+
+class VestibuleConnection(VestibulePremisesEntity, BinarySensorEntity):
+    """Whether a gateway answers."""
+
+    _attr_device_class = BinarySensorDeviceClass.CONNECTIVITY
+    _attr_entity_category = EntityCategory.DIAGNOSTIC
+
+    def __init__(self, premises: Premises[Any]) -> None:
+        """Watch this gateway."""
+        super().__init__(premises, "connection")
+        self._attr_is_on = premises.is_there
+
+    @property
+    @override
+    def available(self) -> bool:
+        """Always."""
+        return True
+
+    @override
+    async def async_added_to_hass(self) -> None:
+        """Follow the gateway."""
+        self.async_on_remove(self._premises.on_change(self._follow))
+        self._attr_is_on = self._premises.is_there
+
+    @callback
+    def _follow(self) -> None:
+        if self._attr_is_on is not self._premises.is_there:
+            self._attr_is_on = self._premises.is_there
+            self.async_write_ha_state()

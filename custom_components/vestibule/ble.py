@@ -1,17 +1,16 @@
 """Strikes over Home Assistant's own Bluetooth stack: any adapter or proxy that it has, none of ours.
 
-``HomeAssistantRadio`` is how the core's driver reaches one strike, ``Hearing`` passes on what a strike says. Bleak's
-exceptions are translated here and nowhere else. Imported only where Bluetooth is set up: a building without it needs
-none of its packages. What this file refuses to do: wait for a strike without an end (the stack itself
-would, for a minute), leave a connection behind, trust an advertisement for more than a hint, or read meaning into the
-text of an exception.
+``HomeAssistantRadio`` is how the core's driver reaches one strike, ``HomeAssistantStrike`` a door's. Bleak's exceptions
+are translated here and nowhere else. Imported only where Bluetooth is set up: a building without it needs none of its
+packages. What this file refuses to do: wait for a strike without an end (the stack itself would, for a minute), leave a
+connection behind, trust an advertisement for more than a hint, or read meaning into the text of an exception.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -35,12 +34,11 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.event import async_track_time_interval
 
 from .building import RadioStrike
-from .vestibule_core.controller import Controller
 from .vestibule_core.doorstrike.client import Paired
-from .vestibule_core.doorstrike.driver import BleStrike, Kept, StrikeEvent
-from .vestibule_core.doorstrike.fragments import Reassembler
+from .vestibule_core.doorstrike.driver import BleStrike, Kept
+from .vestibule_core.doorstrike.hearing import Heard
 from .vestibule_core.doorstrike.pairing import Label
-from .vestibule_core.doorstrike.pairing_session import PairingFailed, PairingSlip
+from .vestibule_core.doorstrike.pairing_session import PairingFailed, PairingSlip, ask_id
 from .vestibule_core.doorstrike.pairing_session import pair as core_pair
 from .vestibule_core.doorstrike.wire import (
     RX,
@@ -48,26 +46,25 @@ from .vestibule_core.doorstrike.wire import (
     STRIKE_ID_SIZE,
     TX,
     Advertisement,
-    EventKind,
     Flags,
-    Hello,
     Violation,
 )
 from .vestibule_core.errors import StrikeRefused, StrikeUnreachable
-from .vestibule_core.model import DoorId, EventName, Sense, Sensor
 from .vestibule_core.strike import Pulse, Reading
-from .vestibule_core.writer import Notes
 
 _LOGGER = logging.getLogger(__name__)
 
-CONNECT_DEADLINE: Final = 10.0
-"""Seconds in which a strike must be connected to. Whoever waits at a door sets a shorter one of his own."""
+CONNECT_DEADLINE: Final = 7.0
+"""Seconds in which a strike must be connected to: what a power cut cut off must not keep the truth from being known in
+ten (polling.py of the core). Whoever waits at a door sets a shorter one of his own.
+"""
 HANG_UP_DEADLINE: Final = 5.0
-HELLO_DEADLINE: Final = 4.0
-HEAR_AGAIN: Final = timedelta(seconds=5)
+HEAR_AGAIN: Final = timedelta(seconds=1)
 """Home Assistant tells of an advertisement when it changes. One that could not be acted on at once is told again."""
 STILL_THERE: Final = 30.0
 """Seconds since an advertisement in which it is not told again for nothing."""
+ON_ITS_WAY: Final = 0.5
+"""Seconds after a connection in which an advertisement of before it can still come in. It would be news for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +123,7 @@ async def pair(hass: HomeAssistant, strike: Found, code: str, *, keep_connected:
         label = Label.scanned(code)
     else:
         Label.typed(bytes(STRIKE_ID_SIZE), code)  # before the radio is troubled
-        label = Label.typed(await _ask_id(radio), code)
+        label = Label.typed(await ask_id(radio), code)
     if label.strike_id[: len(strike.advertisement.strike)] != strike.advertisement.strike:
         raise PairingFailed(PairingSlip.OTHER_STRIKE)
     kept = await core_pair(radio, label, hass.config.location_name or "Home Assistant", window_open=strike.pairs)
@@ -143,34 +140,6 @@ async def pair(hass: HomeAssistant, strike: Found, code: str, *, keep_connected:
     )
 
 
-async def _ask_id(radio: HomeAssistantRadio) -> bytes:
-    """Return the whole id that a strike says it has: an advertisement has room for six bytes of eight.
-
-    A wrong one is no risk, since the key of the label depends on it: nothing is paired then. Raises StrikeUnreachable.
-    """
-    said: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    incoming = Reassembler()
-
-    @callback
-    def notified(fragment: bytes) -> None:
-        if not said.done():
-            try:
-                if (message := incoming.feed(fragment, monotonic())) is not None:
-                    said.set_result(Hello.parse(message).strike_id)
-            except Violation as err:
-                said.set_exception(err)
-
-    link = await radio.connect(_nothing)
-    try:
-        async with asyncio.timeout(HELLO_DEADLINE):
-            await link.subscribe(notified)
-            return await said
-    except (TimeoutError, Violation) as err:
-        raise StrikeUnreachable("it is connected, but does not answer as a strike does") from err
-    finally:
-        await link.close()
-
-
 class HomeAssistantRadio:
     """How one strike is reached. Implements the core's ``StrikeRadio``."""
 
@@ -179,6 +148,10 @@ class HomeAssistantRadio:
         self.address = address.upper()
         self._hass = hass
         self._untrack: Callable[[], None] = _nothing
+        self._asked_at = 0.0
+        """When the last connection was over or could not be made, on the clock of Home Assistant's advertisements: what
+        was advertised before that has been asked about.
+        """
 
     @property
     def reason(self) -> str:
@@ -196,7 +169,7 @@ class HomeAssistantRadio:
     async def connect(self, lost: Callable[[], None]) -> Link:
         """Connect; ``lost`` is called when the link is gone. Raises StrikeUnreachable."""
         device = bluetooth.async_ble_device_from_address(self._hass, self.address, connectable=True)
-        if device is None:
+        if device is None or is_deaf(self._hass):  # at a start, what was heard before is known sooner than who hears
             raise StrikeUnreachable(self.reason)
         with self._bleaks_errors():
             async with asyncio.timeout(CONNECT_DEADLINE):
@@ -216,15 +189,20 @@ class HomeAssistantRadio:
             with self._bleaks_errors():
                 await client.clear_cache()  # what was remembered of another device at this address
             await _hang_up(client)
+            self._asked()
             raise StrikeUnreachable("what answers at the strike's address is no door strike")
-        return Link(client, rx, tx)
+        return Link(client, rx, tx, self._asked)
 
     @contextmanager
     def _bleaks_errors(self) -> Iterator[None]:
         try:
             yield
         except (BleakError, TimeoutError) as err:
+            self._asked()
             raise StrikeUnreachable(self.reason) from err
+
+    def _asked(self) -> None:
+        self._asked_at = monotonic_time_coarse()
 
     @callback
     def follow(
@@ -248,7 +226,9 @@ class HomeAssistantRadio:
         @callback
         def hear_again(_: datetime) -> None:
             info = bluetooth.async_last_service_info(self._hass, self.address, connectable=True)
-            if info is not None and monotonic_time_coarse() - info.time < STILL_THERE:
+            if info is None or info.time < self._asked_at + ON_ITS_WAY:
+                return
+            if monotonic_time_coarse() - info.time < STILL_THERE:
                 heard(info, BluetoothChange.ADVERTISEMENT)
 
         self._track(gone)
@@ -281,9 +261,15 @@ class HomeAssistantRadio:
 class Link:
     """One connection to a strike. Implements the core's ``GattLink``."""
 
-    def __init__(self, client: BleakClient, rx: BleakGATTCharacteristic, tx: BleakGATTCharacteristic) -> None:
-        """Take a client that is connected."""
-        self._client, self._rx, self._tx = client, rx, tx
+    def __init__(
+        self,
+        client: BleakClient,
+        rx: BleakGATTCharacteristic,
+        tx: BleakGATTCharacteristic,
+        closed: Callable[[], None],
+    ) -> None:
+        """Take a client that is connected; ``closed`` is called when it is no more."""
+        self._client, self._rx, self._tx, self._closed = client, rx, tx, closed
 
     @property
     def size(self) -> int:
@@ -302,7 +288,10 @@ class Link:
 
     async def close(self) -> None:
         """Disconnect; may be repeated."""
-        await _hang_up(self._client)
+        try:
+            await _hang_up(self._client)
+        finally:
+            self._closed()
 
 
 @contextmanager
@@ -323,32 +312,6 @@ async def _hang_up(client: BleakClient) -> None:
 
 
 # ---- a door's strike ----
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """How far a strike's events have been heard, as the journal notes it: so it is as old as what it says of them."""
-
-    seq: int = 0
-    booted: float | None = None
-    """When the strike powered up (wall clock), if that is known."""
-
-    @classmethod
-    def read(cls, text: str | None, relay: RadioStrike) -> Heard:
-        """Return what was noted; if that is nothing or cannot be read, what was so when the strike was paired."""
-        try:
-            seq, _, booted = (text or "").partition(" ")
-            return cls(int(seq), float(booted) if booted else None)
-        except ValueError:
-            return cls(relay.heard)
-
-    def note(self, strike_id: bytes) -> Notes:
-        """Return it as a note."""
-        return {HEARD + strike_id.hex(): str(self.seq) if self.booted is None else f"{self.seq} {self.booted!r}"}
-
-
-HEARD: Final = "strike:"
-"""Begins the names of these notes; the strike's id follows."""
 
 
 class HomeAssistantStrike(BleStrike):
@@ -379,7 +342,7 @@ class HomeAssistantStrike(BleStrike):
     @property
     def heard(self) -> Heard:
         """How far its events have been heard."""
-        return Heard(self.kept.heard, self.kept.booted)
+        return Heard.of(self.kept)
 
     @property
     def why_unreachable(self) -> str:
@@ -451,107 +414,3 @@ def _stored(kept: Kept, before: RadioStrike, address: str) -> RadioStrike:
         caps=kept.caps,
         address=address,
     )
-
-
-# ---- what a strike says ----
-
-NEWS: Final = 20.0
-"""Seconds for which something that happened is news: the door takes it as happening now. What is older only becomes a
-line of the journal, with its own time: nobody stands at the door for it any more."""
-
-_CONTACT: Final = {EventKind.OPENED: Sense.ACTIVE, EventKind.CLOSED: Sense.INACTIVE}
-_REMEMBERED: Final = {
-    EventKind.OPENED: EventName.DOOR_OPENED,
-    EventKind.CLOSED: EventName.DOOR_CLOSED,
-    EventKind.FORCED_OPEN: EventName.DOOR_FORCED_OPEN,
-    EventKind.HELD_OPEN: EventName.DOOR_HELD_OPEN,
-}
-"""What the strike's own judgement of old events is called. Of what is news, the door judges itself."""
-_WARNED_OF: Final = {
-    EventKind.PAIRING_OPENED: "its button was held: another controller can be paired",
-    EventKind.SLOT_ADDED: "a controller was added to it",
-    EventKind.SLOT_DELETED: "a controller was taken away from it",
-    EventKind.RIGHTS_CHANGED: "a controller's rights were changed",
-    EventKind.FACTORY_RESET: "it was reset to factory state",
-    EventKind.FAILED_HANDSHAKES: "somebody tried it with a wrong key",
-}
-
-
-class Hearing:
-    """What one strike says, as its door is told of it, until ``end``.
-
-    News goes the way of every sensor's. What happened while nobody was connected is recorded in order, once, with its
-    own time, and moves nothing; how the strike is then, is found and not news. An answer of the strike comes before
-    the events that led to it: it waits for them.
-    """
-
-    def __init__(
-        self,
-        strike: HomeAssistantStrike,
-        controller: Controller,
-        door: DoorId,
-        name: str,
-        sensors: frozenset[Sensor],
-        spends: Container[bytes],
-        now: Callable[[], float],
-    ) -> None:
-        """``sensors`` are those of the strike's that watch the door; ``spends`` the releases of ours; ``now`` the wall
-        clock.
-        """
-        self._strike, self._controller, self._door, self._name = strike, controller, door, name
-        self._sensors, self._spends, self._now = sensors, spends, now
-        self._said: dict[Sensor, Sense] = {}
-        self._noted = strike.heard
-        self._undo = (strike.on_event(self._take), strike.on_change(self._look))
-        self._look()
-
-    @callback
-    def end(self) -> None:
-        """Hear nothing any more."""
-        for undo in self._undo:
-            undo()
-
-    @callback
-    def _take(self, told: StrikeEvent) -> None:
-        event, at = told.event, told.at
-        is_news = at is not None and self._now() - at < NEWS
-        what: EventName | None = None
-        match event.kind:
-            case EventKind.OPENED | EventKind.CLOSED if Sensor.CONTACT in self._sensors and is_news:
-                self._say(Sensor.CONTACT, _CONTACT[EventKind(event.kind)], at)
-            case EventKind.OPENED | EventKind.CLOSED | EventKind.FORCED_OPEN | EventKind.HELD_OPEN:
-                if Sensor.CONTACT in self._sensors and not is_news:
-                    what = _REMEMBERED[EventKind(event.kind)]
-                    self._say(Sensor.CONTACT, Sense.UNKNOWN)  # what it is like after that, is found
-            case EventKind.TAMPER if Sensor.TAMPER in self._sensors:
-                # However old: the door is not trusted until somebody has looked, though it was cleared meanwhile.
-                self._say(Sensor.TAMPER, Sense.ACTIVE, at)
-            case EventKind.RELAY_ON if event.spend_id not in self._spends:
-                # A relay that is still on is told of by its reading.
-                if self._strike.reading is not Reading.RELEASED:
-                    what = EventName.RELAY_OPERATED_ELSEWHERE
-            case EventKind.SLOT_ADDED if event.value == self._strike.relay.slot:
-                pass  # that is us
-            case kind if kind in _WARNED_OF:
-                _LOGGER.warning("The strike of %s says: %s", self._name, _WARNED_OF[EventKind(kind)])
-        if what is not None:
-            heard = self._strike.heard
-            self._noted = Heard(event.seq, heard.booted)
-            self._controller.remembered(self._door, what, at, self._noted.note(self._strike.relay.strike_id))
-        self._look()
-
-    @callback
-    def _look(self) -> None:
-        state, heard = self._strike.state, self._strike.heard
-        if state is not None and state.evt_seq > heard.seq:
-            return
-        for sensor in self._sensors:
-            self._say(sensor, self._strike.sense(sensor))
-        if heard != self._noted:
-            self._noted = heard
-            self._controller.note(heard.note(self._strike.relay.strike_id))
-
-    def _say(self, sensor: Sensor, sense: Sense, at: float | None = None) -> None:
-        if self._said.get(sensor) is not sense:
-            self._said[sensor] = sense
-            self._controller.sense(self._door, sensor, sense, at)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import time, tzinfo
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 
@@ -63,7 +63,7 @@ from .const import (
 )
 from .vestibule_core.doorstrike.frames import KEY_SIZE
 from .vestibule_core.doorstrike.slots import MOST as MOST_SLOTS
-from .vestibule_core.doorstrike.wire import STRIKE_ID_SIZE, VERSION, Caps
+from .vestibule_core.doorstrike.wire import STRIKE_ID_SIZE, VERSION, Caps, sensors_of
 from .vestibule_core.errors import KeySetInvalid
 from .vestibule_core.hours import Day, Hours, WeeklyHours
 from .vestibule_core.keys import KeyStatus, import_jwk_set
@@ -147,14 +147,7 @@ class RadioStrike:
     @property
     def sensors(self) -> frozenset[Sensor]:
         """What it watches by itself."""
-        return frozenset(sensor for cap, sensor in _SENSORS.items() if cap in self.caps)
-
-
-_SENSORS: Final = {
-    Caps.CONTACT: Sensor.CONTACT,
-    Caps.TAMPER: Sensor.TAMPER,
-    Caps.LOCK_MONITOR: Sensor.LOCK_MONITOR,
-}
+        return sensors_of(self.caps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +176,11 @@ class BuildingSetup:
     persons_kept: PersonsKept
 
 
-def building_of(entry: ConfigEntry, zone: tzinfo) -> BuildingSetup:
-    """Return what the entry and its subentries say; ``zone`` is the time zone of its hours."""
+def building_of(entry: ConfigEntry, zone: tzinfo, elsewhere: Iterable[DoorId] = ()) -> BuildingSetup:
+    """Return what the entry and its subentries say.
+
+    ``zone`` is the time zone of its hours, ``elsewhere`` are the doors whose tokens gateways spend.
+    """
     doors: dict[DoorId, DoorSetup] = {}
     carriers: list[Carrier] = []
     unreadable: dict[str, str] = {}
@@ -210,7 +206,7 @@ def building_of(entry: ConfigEntry, zone: tzinfo) -> BuildingSetup:
         except KeyError, TypeError, ValueError, KeySetInvalid:
             unreadable[subentry.subentry_id] = subentry.title
     return BuildingSetup(
-        building=Building.of((setup.door for setup in doors.values()), carriers, zone=zone),
+        building=Building.of((setup.door for setup in doors.values()), carriers, zone=zone, elsewhere=elsewhere),
         doors=doors,
         unreadable=unreadable,
         intake_keys=intake_keys,

@@ -1,39 +1,30 @@
 """The forms: the building, its doors and its carriers.
 
-A strike that Home Assistant hears is offered by itself, and paired as the last thing before its door is there: a key
-that nobody keeps would be lost, and the strike with it. A door's id is made here once and never changes. A carrier's
-intake key is made here, shown once and kept only as a hash; so is a PIN, which is never shown. Each error leaves what
-was typed in the form, except a private key: whoever pasted one has to replace it. A page is left out where nothing on
-it could be chosen.
+The pages that only a door with a Bluetooth strike has are in strike_flow.py. A door's id is made once and never
+changes. A carrier's intake key is made here, shown once and kept only as a hash; so is a PIN, which is never shown.
+Each error leaves what was typed in the form, except a private key: whoever pasted one has to replace it. A page is left
+out where nothing on it could be chosen.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import hashlib
 import json
 import os
 import re
 import secrets
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from enum import StrEnum
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, override
+from collections.abc import Mapping
+from typing import Any, Final, override
 
 import probatio
 from homeassistant.components.cover.const import CoverEntityFeature
 from homeassistant.components.lock import CONF_DEFAULT_CODE
 from homeassistant.config_entries import (
-    SAVE_DELAY,
-    SOURCE_RECONFIGURE,
     SOURCE_USER,
     ConfigEntry,
     ConfigEntryState,
-    ConfigFlow,
     ConfigFlowResult,
     ConfigSubentry,
-    ConfigSubentryData,
     ConfigSubentryFlow,
     FlowType,
     SubentryFlowContext,
@@ -48,9 +39,6 @@ from homeassistant.helpers.selector import (
     BooleanSelector,
     EntitySelector,
     EntitySelectorConfig,
-    NumberSelector,
-    NumberSelectorConfig,
-    NumberSelectorMode,
     ObjectSelector,
     ObjectSelectorConfig,
     ObjectSelectorField,
@@ -73,15 +61,11 @@ from .building import (
     Returns,
     moved_by,
     persons_kept_of,
-    stored_strike,
-    strike_of,
 )
 from .const import (
     CONF_ACCESS_TIME,
     CONF_ACCURACY,
     CONF_BUILDING,
-    CONF_CODE,
-    CONF_DELETE,
     CONF_DISTANCE,
     CONF_DOOR,
     CONF_DOORS,
@@ -114,30 +98,37 @@ from .const import (
     CONF_REQUEST_AGE,
     CONF_RETURNS,
     CONF_REVOKED,
-    CONF_RIGHTS,
-    CONF_SLOT,
     CONF_STRIKE,
     DOMAIN,
     SUBENTRY_CARRIER,
     SUBENTRY_DOOR,
 )
+from .embedded import building_entry, doors_elsewhere, is_building
+from .forms import (
+    DEFAULT_ACCESS_TIME,
+    NAME,
+    Errors,
+    UserInput,
+    choice,
+    choices,
+    new_building_id,
+    number,
+    stored_door_id,
+    subentries,
+    typed_name,
+)
+from .gateway_flow import GatewayOffer
+from .strike_flow import StrikeOffer, StrikePages, has_bluetooth
 from .strikes import capabilities, reports
-from .vestibule_core.doorstrike.frames import SlotListed
-from .vestibule_core.doorstrike.pairing import LabelError
-from .vestibule_core.doorstrike.slots import MOST as MOST_SLOTS
-from .vestibule_core.doorstrike.spending import LONGEST_PULSE, SHORTEST_PULSE
-from .vestibule_core.doorstrike.wire import Flags, Rights
-from .vestibule_core.errors import KeySetInvalid, OutcomeUnknown, StrikeRefused, StrikeUnreachable
+from .vestibule_core.errors import KeySetInvalid
 from .vestibule_core.hours import Day
 from .vestibule_core.keys import TrustedKey, import_jwk_set
 from .vestibule_core.model import (
-    DoorId,
     Issuer,
     ManualRule,
     OnPowerLoss,
     RelockOn,
     Sensor,
-    door_id,
     issuer,
     new_door_id,
 )
@@ -146,25 +137,14 @@ from .vestibule_core.pin import Pin
 from .vestibule_core.policy import EvidenceLimits
 from .vestibule_core.token import DriverProof
 
-if TYPE_CHECKING:
-    from homeassistant.components.bluetooth import BluetoothServiceInfoBleak
-
-    from .ble import Found, HomeAssistantStrike
-
-type UserInput = dict[str, Any]
-type Errors = dict[str, str]
-
 _ACCESS_TIME: Final = (0.5, 30.0)
 _GATE_TIME: Final = 180.0
 """The longest access time of a gate: it opens slowly, and cars drive through it."""
-_DEFAULT_ACCESS_TIME: Final = 5.0
 _HELD_OPEN_TIME: Final = (1.0, 3600.0)
 _DEFAULT_HELD_OPEN_TIME: Final = 60.0
 _DEFAULT_PRE_ALARM_TIME: Final = 15.0
 _RATE: Final = (1, 1000)
 _DEFAULT_RATE: Final = 12
-_STRIKE_TIME: Final = (SHORTEST_PULSE, LONGEST_PULSE)
-_RIGHTS: Final = {right.name.lower(): right for right in Rights if right.name is not None}
 _WORKDAYS: Final = list(Day)[:5]
 
 _DEFAULTS: Final = EvidenceLimits()
@@ -176,41 +156,41 @@ _LIMITS: Final[Mapping[str, tuple[int, int, int, str]]] = {
     CONF_REQUEST_AGE: (_DEFAULTS.request_age, 1, 600, "s"),
 }
 
-_NAME: Final = TextSelector()
 _KEY_SET: Final = TextSelector(TextSelectorConfig(multiline=True))
 _PIN: Final = TextSelector(TextSelectorConfig(type=TextSelectorType.PASSWORD))
 _NO_FIELDS: Final = probatio.Schema({})
 
 
-class BuildingFlow(ConfigFlow, domain=DOMAIN):
-    """The building: one for each Home Assistant. A strike that is found becomes a door of it."""
-
-    _strike: Found
+class BuildingFlow(StrikeOffer, GatewayOffer, domain=DOMAIN):
+    """The building: one for each Home Assistant. A strike that is found becomes a door of it; gateways stand beside."""
 
     @classmethod
     @callback
     @override
     def async_get_supported_subentry_types(cls, config_entry: ConfigEntry) -> dict[str, type[ConfigSubentryFlow]]:
-        """Return what can be added to a building."""
+        """Return what can be added to a building; a gateway has its doors itself."""
+        if not is_building(config_entry):
+            return {}
         return {SUBENTRY_DOOR: DoorFlow, SUBENTRY_CARRIER: CarrierFlow}
 
     @override
     async def async_step_user(self, user_input: UserInput | None = None) -> ConfigFlowResult:
-        """Name the building."""
+        """Name the building; if there is one, what is to be added is a gateway."""
+        if building_entry(self.hass) is not None:
+            return await self.async_step_gateway()
         await self.async_set_unique_id(CONF_BUILDING)
-        self._abort_if_unique_id_configured()
         if user_input is None:
             return self._ask("user", {CONF_NAME: self.hass.config.location_name or "Building"})
         errors: Errors = {}
-        name = _name(user_input, errors)
+        name = typed_name(user_input, errors)
         if errors:
             return self._ask("user", user_input, errors)
-        return self.async_create_entry(title=name, data={CONF_BUILDING: _new_building_id()})
+        return self.async_create_entry(title=name, data={CONF_BUILDING: new_building_id()})
 
     @override
     async def async_on_create_entry(self, result: ConfigFlowResult) -> ConfigFlowResult:
         """Go on with the first door, if there is none yet."""
-        if any(_subentries(result["result"], SUBENTRY_DOOR)):
+        if not is_building(result["result"]) or any(subentries(result["result"], SUBENTRY_DOOR)):
             return result
         door = await self.hass.config_entries.subentries.async_init(
             (result["result"].entry_id, SUBENTRY_DOOR), context=SubentryFlowContext(source=SOURCE_USER)
@@ -221,82 +201,22 @@ class BuildingFlow(ConfigFlow, domain=DOMAIN):
     async def async_step_reconfigure(self, user_input: UserInput | None = None) -> ConfigFlowResult:
         """Change the building's name, and how long its journal knows who it was."""
         entry = self._get_reconfigure_entry()
+        if not is_building(entry):
+            return await self.async_step_gateway_again()
         kept: dict[probatio.Marker, Any] = {
-            probatio.Required(CONF_PERSONS_KEPT): _choice(CONF_PERSONS_KEPT, PersonsKept)
+            probatio.Required(CONF_PERSONS_KEPT): choice(CONF_PERSONS_KEPT, PersonsKept)
         }
         if user_input is None:
             now = {CONF_NAME: entry.title, CONF_PERSONS_KEPT: persons_kept_of(entry.data).value}
             return self._ask("reconfigure", now, fields=kept)
         errors: Errors = {}
-        name = _name(user_input, errors)
+        name = typed_name(user_input, errors)
         if errors:
             return self._ask("reconfigure", user_input, errors, kept)
         if entry.state is not ConfigEntryState.LOADED:  # then no listener takes the change up
             self.hass.config_entries.async_schedule_reload(entry.entry_id)
         changed = {CONF_PERSONS_KEPT: user_input[CONF_PERSONS_KEPT]}
         return self.async_update_and_abort(entry, title=name, data_updates=changed)
-
-    # ---- a strike that Home Assistant hears ----
-
-    async def async_step_bluetooth(self, discovery_info: BluetoothServiceInfoBleak) -> ConfigFlowResult:
-        """Offer a strike that is no door yet."""
-        from . import ble
-
-        strike = ble.found(discovery_info)
-        if strike is None:
-            return self.async_abort(reason="no_strike")
-        await self.async_set_unique_id(strike.key)
-        self._abort_if_unique_id_configured()  # somebody wants it ignored
-        if strike.key in _known_strikes(self.hass):
-            return self.async_abort(reason="strike_known")
-        self._strike = strike
-        self.context["title_placeholders"] = {"name": _named(strike)}
-        return await self.async_step_strike()
-
-    async def async_step_strike(self, user_input: UserInput | None = None) -> ConfigFlowResult:
-        """Pair with it, and make it a door of the building; of a new one, if there is none."""
-        entry = next(iter(self.hass.config_entries.async_entries(DOMAIN, include_ignore=False)), None)
-        fields = _strike_fields()
-        if entry is None:
-            fields = {probatio.Required(CONF_BUILDING): _NAME, **fields}
-        shown = {"strike": _named(self._strike), "reason": ""}
-        if user_input is None:
-            values = {CONF_BUILDING: self.hass.config.location_name or "Building"}
-            return self._show_strike(fields, values, None, shown)
-        if self._strike.key in _known_strikes(self.hass):  # through the other form, while this one was open
-            return self.async_abort(reason="strike_known")
-        errors: Errors = {}
-        building = user_input.get(CONF_BUILDING, "").strip()
-        if entry is None and not building:
-            errors[CONF_BUILDING] = "name_empty"
-        from . import ble
-
-        self._strike = ble.find(self.hass, self._strike.key) or self._strike  # its button may have been held since
-        door = await _new_door(self.hass, self._strike, user_input, errors, shown)
-        if door is None:
-            return self._show_strike(fields, user_input, errors, shown)
-        if entry is None:
-            await self.async_set_unique_id(CONF_BUILDING, raise_on_progress=False)
-            return self.async_create_entry(title=building, data={CONF_BUILDING: _new_building_id()}, subentries=[door])
-        _add_door(self.hass, entry, door)
-        return self.async_abort(
-            reason=_added(self._strike),
-            description_placeholders={"name": door["title"], "door": door["data"][CONF_DOOR]},
-        )
-
-    def _show_strike(
-        self,
-        fields: Mapping[probatio.Marker, Any],
-        values: Mapping[str, Any],
-        errors: Errors | None,
-        placeholders: Mapping[str, str],
-    ) -> ConfigFlowResult:
-        return self.async_show_form(
-            step_id="strike",
-            data_schema=self.add_suggested_values_to_schema(probatio.Schema(dict(fields)), values),
-            errors=errors,
-            description_placeholders=placeholders,
-        )
 
     def _ask(
         self,
@@ -305,24 +225,18 @@ class BuildingFlow(ConfigFlow, domain=DOMAIN):
         errors: Errors | None = None,
         fields: Mapping[probatio.Marker, Any] | None = None,
     ) -> ConfigFlowResult:
-        schema = probatio.Schema({probatio.Required(CONF_NAME): _NAME, **(fields or {})})
+        schema = probatio.Schema({probatio.Required(CONF_NAME): NAME, **(fields or {})})
         return self.async_show_form(
             step_id=step, data_schema=self.add_suggested_values_to_schema(schema, values), errors=errors
         )
 
 
-class DoorFlow(ConfigSubentryFlow):
+class DoorFlow(StrikePages):
     """A door: the relay or strike that releases it, what watches it, and who may come in."""
-
-    def __init__(self) -> None:
-        """Begin without a door."""
-        self._title = ""
-        self._data: dict[str, Any] = {}
-        self._listed: Sequence[SlotListed] = ()
 
     async def async_step_user(self, _: UserInput | None = None) -> SubentryFlowResult:
         """Ask what moves the bolt of a new door, if there is a choice."""
-        if not _has_bluetooth(self.hass):
+        if not has_bluetooth(self.hass):
             return await self.async_step_relay()
         return self.async_show_menu(step_id="user", menu_options=["relay", "strike"])
 
@@ -339,7 +253,7 @@ class DoorFlow(ConfigSubentryFlow):
     async def async_step_reconfigure(self, user_input: UserInput | None = None) -> SubentryFlowResult:
         """Change a door; its id stays."""
         subentry = self._get_reconfigure_subentry()
-        if (door := _door_id(subentry)) is None:
+        if (door := stored_door_id(subentry)) is None:
             return self.async_abort(reason="door_id_unreadable")
         if CONF_STRIKE in subentry.data:
             return self._offer_changes()
@@ -359,16 +273,16 @@ class DoorFlow(ConfigSubentryFlow):
         placeholders: Mapping[str, str] | None = None,
     ) -> SubentryFlowResult:
         fields = {
-            probatio.Required(CONF_NAME): _NAME,
+            probatio.Required(CONF_NAME): NAME,
             probatio.Required(CONF_RELAY): self._entity(*RelayDomain),
-            probatio.Required(CONF_ACCESS_TIME, default=_DEFAULT_ACCESS_TIME): _number(0.5, "s"),
-            probatio.Required(CONF_RELEASES_WHEN, default=ReleasesWhen.ON.value): _choice(
+            probatio.Required(CONF_ACCESS_TIME, default=DEFAULT_ACCESS_TIME): number(0.5, "s"),
+            probatio.Required(CONF_RELEASES_WHEN, default=ReleasesWhen.ON.value): choice(
                 CONF_RELEASES_WHEN, ReleasesWhen
             ),
             # For the manager to decide, so without a default; and optional, because the frontend chooses the first
             # option of what is required. Left open, it is an error of ours.
-            probatio.Optional(CONF_RETURNS): _choice(CONF_RETURNS, Returns),
-            probatio.Required(CONF_ON_POWER_LOSS, default=OnPowerLoss.FAIL_SECURE.value): _choice(
+            probatio.Optional(CONF_RETURNS): choice(CONF_RETURNS, Returns),
+            probatio.Required(CONF_ON_POWER_LOSS, default=OnPowerLoss.FAIL_SECURE.value): choice(
                 CONF_ON_POWER_LOSS, OnPowerLoss
             ),
         }
@@ -377,7 +291,7 @@ class DoorFlow(ConfigSubentryFlow):
     def _take(self, user_input: UserInput, itself: ConfigSubentry | None) -> Errors:
         """Keep what a form says, or return what is wrong with it; ``itself`` is the door that is being changed."""
         errors: Errors = {}
-        self._title = _name(user_input, errors)
+        self._title = typed_name(user_input, errors)
         if CONF_RETURNS not in user_input:
             errors[CONF_RETURNS] = "returns_missing"
         relay = self._entity_id(user_input[CONF_RELAY])
@@ -394,7 +308,7 @@ class DoorFlow(ConfigSubentryFlow):
             errors[CONF_RELAY] = "relay_ours"
         elif state.domain not in RelayDomain:
             errors[CONF_RELAY] = "relay_wrong_kind"
-        elif any(self._relay_of(other) == relay for other in _subentries(self._get_entry(), SUBENTRY_DOOR, itself)):
+        elif any(self._relay_of(other) == relay for other in subentries(self._get_entry(), SUBENTRY_DOOR, itself)):
             errors[CONF_RELAY] = "relay_used"
         else:
             errors |= _unfit(state, registered, user_input)
@@ -410,146 +324,9 @@ class DoorFlow(ConfigSubentryFlow):
             }
         return errors
 
-    # ---- instead of a relay: a strike ----
-
-    async def async_step_strike(self, user_input: UserInput | None = None) -> SubentryFlowResult:
-        """Choose a strike in range, and pair with it; all else about the door can be changed later."""
-        from . import ble
-
-        known = _known_strikes(self.hass)
-        strikes = {strike.key: strike for strike in ble.in_range(self.hass) if strike.key not in known}
-        shown = {"reason": ""}
-        if user_input is not None and CONF_STRIKE in user_input:
-            errors: Errors = {}
-            if (strike := strikes.get(user_input[CONF_STRIKE])) is None:
-                errors[CONF_STRIKE] = "strike_gone"
-            elif (door := await _new_door(self.hass, strike, user_input, errors, shown)) is not None:
-                _add_door(self.hass, self._get_entry(), door)
-                named = {"name": door["title"], "door": door["data"][CONF_DOOR]}
-                return self.async_abort(reason=_added(strike), description_placeholders=named)
-        elif strikes:
-            errors = {}
-        else:
-            errors = {"base": "strikes_none_heard" if not ble.is_deaf(self.hass) else "strikes_nothing_listens"}
-        if not strikes:
-            return self._show("strike", {}, {}, errors, shown)
-        options = [SelectOptionDict(value=key, label=_described(strike)) for key, strike in strikes.items()]
-        choice: dict[probatio.Marker, Any] = {
-            probatio.Required(CONF_STRIKE, default=options[0]["value"]): _choices(options, multiple=False)
-        }
-        return self._show("strike", choice | _strike_fields(), user_input or {}, errors, shown)
-
-    def _offer_changes(self) -> SubentryFlowResult:
-        try:
-            strike_of(self._stored[CONF_STRIKE])
-        except KeyError, TypeError, ValueError:
-            return self.async_abort(reason="strike_unreadable")
-        return self.async_show_menu(step_id="reconfigure", menu_options=["settings", "pair_again", "rekey", "slots"])
-
-    async def async_step_settings(self, user_input: UserInput | None = None) -> SubentryFlowResult:
-        """Change a door with a strike; what it is paired with stays."""
-        subentry = self._get_reconfigure_subentry()
-        fields = {key: field for key, field in _strike_fields().items() if key.schema != CONF_CODE}
-        shown = {"door": subentry.data[CONF_DOOR]}
-        if user_input is None:
-            keep_connected = subentry.data[CONF_STRIKE][CONF_KEEP_CONNECTED]
-            now = {**subentry.data, CONF_NAME: subentry.title, CONF_KEEP_CONNECTED: keep_connected}
-            return self._show("settings", fields, now, placeholders=shown)
-        errors: Errors = {}
-        self._title = _name(user_input, errors)
-        _check_strike_time(user_input, errors)
-        if errors:
-            return self._show("settings", fields, user_input, errors, shown)
-        self._data = {
-            CONF_STRIKE: {**subentry.data[CONF_STRIKE], CONF_KEEP_CONNECTED: user_input[CONF_KEEP_CONNECTED]},
-            CONF_ACCESS_TIME: user_input[CONF_ACCESS_TIME],
-            CONF_ON_POWER_LOSS: user_input[CONF_ON_POWER_LOSS],
-        }
-        return await self.async_step_watch()
-
-    async def async_step_pair_again(self, user_input: UserInput | None = None) -> SubentryFlowResult:
-        """Get a slot of the same strike once more: after a factory reset, or when its key is lost."""
-        if not _has_bluetooth(self.hass):
-            return self.async_abort(reason="strike_without_bluetooth")
-        from . import ble
-
-        stored = strike_of(self._stored[CONF_STRIKE])
-        fields: dict[probatio.Marker, Any] = {probatio.Required(CONF_CODE): _NAME}
-        shown = {"reason": ""}
-        if user_input is None:
-            return self._show("pair_again", fields, {}, placeholders=shown)
-        errors: Errors = {}
-        strike = ble.find(self.hass, stored.strike_id.hex()[:_KEY_LENGTH])
-        if strike is None:
-            errors["base"] = "strike_unreachable"
-            shown["reason"] = ble.HomeAssistantRadio(self.hass, stored.address).reason
-        elif paired := await _paired(self.hass, strike, user_input[CONF_CODE], stored.keep_connected, errors, shown):
-            return self._keep(paired)
-        return self._show("pair_again", fields, user_input, errors, shown)
-
-    async def async_step_rekey(self, user_input: UserInput | None = None) -> SubentryFlowResult:
-        """Change the key that the strike knows this building by."""
-        if (strike := self._running) is None:
-            return self.async_abort(reason="strike_not_at_work")
-        shown = {"reason": ""}
-        errors: Errors = {}
-        # The strike's driver stores both keys in the subentry; they are on the disk before the new one counts.
-        if user_input is not None and await _done(strike.rekey(lambda: asyncio.sleep(2 * SAVE_DELAY)), errors, shown):
-            return self.async_abort(reason="rekeyed")
-        return self._show("rekey", {}, {}, errors, shown)
-
-    async def async_step_slots(self, user_input: UserInput | None = None) -> SubentryFlowResult:
-        """Change what another controller of the strike may do, or take its key away."""
-        if (strike := self._running) is None:
-            return self.async_abort(reason="strike_not_at_work")
-        own = strike.relay.slot
-        shown = {"slot": str(own), "reason": ""}
-        errors: Errors = {}
-        if user_input is None:
-            try:
-                self._listed = await strike.list_slots()
-            except (StrikeUnreachable, StrikeRefused, OutcomeUnknown) as err:
-                errors["base"] = "slots_unlisted"
-                shown["reason"] = str(err)
-        fields: dict[probatio.Marker, Any] = {
-            probatio.Required(CONF_SLOT, default=str(own)): await _slot_choice(self.hass, self._listed, own),
-            probatio.Required(CONF_RIGHTS, default=list): SelectSelector(
-                SelectSelectorConfig(options=list(_RIGHTS), multiple=True, translation_key=CONF_RIGHTS)
-            ),
-            probatio.Required(CONF_DELETE, default=False): BooleanSelector(),
-        }
-        if user_input is None:
-            return self._show("slots", fields, {}, errors, shown)
-        slot, deleted = int(user_input[CONF_SLOT]), user_input[CONF_DELETE]
-        rights = Rights(sum(_RIGHTS[name] for name in user_input[CONF_RIGHTS]))
-        if deleted and slot == own:
-            errors[CONF_SLOT] = "slot_own"
-        elif deleted and rights:
-            errors[CONF_RIGHTS] = "slot_rights_and_deleted"
-        elif await _done(strike.delete_slot(slot) if deleted else strike.set_rights(slot, rights), errors, shown):
-            return self.async_abort(reason="slot_deleted" if deleted else "slot_changed")
-        return self._show("slots", fields, user_input, errors, shown)
-
-    @property
-    def _running(self) -> HomeAssistantStrike | None:
-        """The strike of the door that is being changed, if it is at work."""
-        entry, door = self._get_entry(), _door_id(self._get_reconfigure_subentry())
-        if entry.state is not ConfigEntryState.LOADED or not _has_bluetooth(self.hass):
-            return None
-        from .ble import HomeAssistantStrike
-
-        doorway = entry.runtime_data.doors.get(door)
-        return doorway.strike if doorway and isinstance(doorway.strike, HomeAssistantStrike) else None
-
-    def _keep(self, paired: RadioStrike) -> SubentryFlowResult:
-        return self.async_update_and_abort(
-            self._get_entry(),
-            self._get_reconfigure_subentry(),
-            data_updates={CONF_STRIKE: stored_strike(paired)},
-        )
-
     # ---- page 2: what watches the door ----
 
+    @override
     async def async_step_watch(self, user_input: UserInput | None = None) -> SubentryFlowResult:
         """Ask for the door's sensors; it works without any."""
         fields: dict[probatio.Marker, Any] = {
@@ -586,10 +363,10 @@ class DoorFlow(ConfigSubentryFlow):
         relocks = self._relocks
         fields: dict[probatio.Marker, Any] = {}
         if len(relocks) > 1:
-            fields[probatio.Required(CONF_RELOCK, default=RelockOn.TIMEOUT.value)] = _choice(CONF_RELOCK, relocks)
+            fields[probatio.Required(CONF_RELOCK, default=RelockOn.TIMEOUT.value)] = choice(CONF_RELOCK, relocks)
         # Optional and suggested, not defaults: what is emptied must stay empty.
-        fields[probatio.Optional(CONF_HELD_OPEN_TIME)] = _number(1, "s")
-        fields[probatio.Optional(CONF_PRE_ALARM_TIME)] = _number(1, "s")
+        fields[probatio.Optional(CONF_HELD_OPEN_TIME)] = number(1, "s")
+        fields[probatio.Optional(CONF_PRE_ALARM_TIME)] = number(1, "s")
         if user_input is None:
             values = dict(self._stored)
             if Sensor.CONTACT not in values and CONF_RELOCK not in values:
@@ -633,7 +410,7 @@ class DoorFlow(ConfigSubentryFlow):
         kept = stored.get(CONF_PIN)
         fields: dict[probatio.Marker, Any] = {
             probatio.Optional(CONF_HOURS): await _weekly(self.hass),
-            probatio.Required(CONF_MANUAL, default=ManualRule.EVERYONE.value): _choice(CONF_MANUAL, ManualRule),
+            probatio.Required(CONF_MANUAL, default=ManualRule.EVERYONE.value): choice(CONF_MANUAL, ManualRule),
             probatio.Optional(CONF_PIN): _PIN,
         }
         if kept:
@@ -686,28 +463,6 @@ class DoorFlow(ConfigSubentryFlow):
         return self.async_create_entry(title=self._title, data=self._data, unique_id=self._data[CONF_DOOR])
 
     # ---- what the pages share ----
-
-    @property
-    def _stored(self) -> Mapping[str, Any]:
-        """What is stored of the door that is being changed; nothing of a new one."""
-        return self._get_reconfigure_subentry().data if self.source == SOURCE_RECONFIGURE else {}
-
-    def _show(
-        self,
-        step: str,
-        fields: Mapping[probatio.Marker, Any],
-        values: Mapping[str, Any],
-        errors: Errors | None = None,
-        placeholders: Mapping[str, str] | None = None,
-    ) -> SubentryFlowResult:
-        present = {name: value for name, value in values.items() if value is not None}
-        return self.async_show_form(
-            step_id=step,
-            data_schema=self.add_suggested_values_to_schema(probatio.Schema(dict(fields)), present),
-            errors=errors,
-            description_placeholders=placeholders,
-            last_step=step == "admit" and self.source == SOURCE_RECONFIGURE,
-        )
 
     def _entity(self, *domains: str) -> EntitySelector:
         """Offer the entities of these domains, without our own."""
@@ -815,12 +570,14 @@ class CarrierFlow(ConfigSubentryFlow):
 
     @property
     def _doors(self) -> list[SelectOptionDict]:
-        """The building's doors."""
-        return [
+        """The building's doors, and those that its gateways have."""
+        here = [
             SelectOptionDict(value=door, label=subentry.title)
-            for subentry in _subentries(self._get_entry(), SUBENTRY_DOOR)
-            if (door := _door_id(subentry)) is not None
+            for subentry in subentries(self._get_entry(), SUBENTRY_DOOR)
+            if (door := stored_door_id(subentry)) is not None
         ]
+        elsewhere = doors_elsewhere(self.hass).items()
+        return here + [SelectOptionDict(value=door, label=name) for door, name in elsewhere]
 
     async def _ask(
         self,
@@ -832,10 +589,10 @@ class CarrierFlow(ConfigSubentryFlow):
     ) -> SubentryFlowResult:
         doors = self._doors
         fields: dict[probatio.Marker, Any] = {
-            probatio.Required(CONF_NAME): _NAME,
+            probatio.Required(CONF_NAME): NAME,
             probatio.Required(CONF_ISSUER): TextSelector(TextSelectorConfig(type=TextSelectorType.URL)),
             probatio.Required(CONF_JWK_SET): _KEY_SET,
-            probatio.Required(CONF_DOORS, default=list): _choices(doors),
+            probatio.Required(CONF_DOORS, default=list): choices(doors),
             probatio.Required(CONF_METHODS, default=sorted(_DEFAULTS.methods)): SelectSelector(
                 SelectSelectorConfig(
                     options=[proof.value for proof in DriverProof], multiple=True, translation_key=CONF_METHODS
@@ -843,12 +600,12 @@ class CarrierFlow(ConfigSubentryFlow):
             ),
         }
         for field, (default, _, _, unit) in _LIMITS.items():
-            fields[probatio.Required(field, default=default)] = _number(1, unit)
+            fields[probatio.Required(field, default=default)] = number(1, unit)
         fields[probatio.Optional(CONF_HOURS)] = await _weekly(self.hass)
-        fields[probatio.Optional(CONF_RATE)] = _number(1)
+        fields[probatio.Optional(CONF_RATE)] = number(1)
         if step == "reconfigure":
             keys = [SelectOptionDict(value=key.kid, label=f"{key.kid} ({key.alg})") for key in known]
-            fields[probatio.Required(CONF_REVOKED, default=list)] = _choices(keys)
+            fields[probatio.Required(CONF_REVOKED, default=list)] = choices(keys)
             fields[probatio.Required(CONF_NEW_INTAKE_KEY, default=False)] = BooleanSelector()
         # A door or key that is gone cannot be shown as chosen.
         offered = {CONF_DOORS: {door["value"] for door in doors}, CONF_REVOKED: {key.kid for key in known}}
@@ -876,8 +633,8 @@ class CarrierFlow(ConfigSubentryFlow):
         errors: Errors = {}
         placeholders: dict[str, str] = {}
         shown = dict(user_input)
-        self._title = _name(user_input, errors)
-        others = list(_subentries(self._get_entry(), SUBENTRY_CARRIER, itself))
+        self._title = typed_name(user_input, errors)
+        others = list(subentries(self._get_entry(), SUBENTRY_CARRIER, itself))
         try:
             name = issuer(user_input[CONF_ISSUER].strip())
         except ValueError:
@@ -930,207 +687,6 @@ class CarrierFlow(ConfigSubentryFlow):
             return ()
 
 
-def _name(user_input: UserInput, errors: Errors) -> str:
-    """Return the name that was typed, without space around it; an empty one is an error."""
-    name: str = user_input[CONF_NAME].strip()
-    if not name:
-        errors[CONF_NAME] = "name_empty"
-    return name
-
-
-# ---- strikes ----
-
-_KEY_LENGTH: Final = 12
-"""Hexadecimal digits of a strike's id that it advertises."""
-
-
-def _has_bluetooth(hass: HomeAssistant) -> bool:
-    return "bluetooth" in hass.config.components
-
-
-def _known_strikes(hass: HomeAssistant) -> set[str]:
-    """Return the strikes that are doors already, as they advertise themselves."""
-    return {
-        str(door.unique_id)[:_KEY_LENGTH]
-        for entry in hass.config_entries.async_entries(DOMAIN)
-        for door in _subentries(entry, SUBENTRY_DOOR)
-        if CONF_STRIKE in door.data
-    }
-
-
-def _named(strike: Found) -> str:
-    """Return what a strike is called before it is a door: the beginning of its id, as on its label."""
-    return strike.key[:8].upper()
-
-
-def _described(strike: Found) -> str:
-    return f"{_named(strike)} ({strike.rssi} dBm)"
-
-
-def _strike_fields() -> dict[probatio.Marker, Any]:
-    """Ask for a door with a strike."""
-    return {
-        probatio.Required(CONF_NAME): _NAME,
-        probatio.Required(CONF_ACCESS_TIME, default=_DEFAULT_ACCESS_TIME): _number(0.5, "s"),
-        probatio.Required(CONF_ON_POWER_LOSS, default=OnPowerLoss.FAIL_SECURE.value): _choice(
-            CONF_ON_POWER_LOSS, OnPowerLoss
-        ),
-        probatio.Required(CONF_KEEP_CONNECTED, default=False): BooleanSelector(),
-        probatio.Required(CONF_CODE): _NAME,
-    }
-
-
-def _check_strike_time(user_input: UserInput, errors: Errors) -> None:
-    least, most = _STRIKE_TIME
-    if not least <= user_input[CONF_ACCESS_TIME] <= most:
-        errors[CONF_ACCESS_TIME] = "strike_time_range"
-
-
-async def _new_door(
-    hass: HomeAssistant, strike: Found, user_input: UserInput, errors: Errors, placeholders: dict[str, str]
-) -> ConfigSubentryData | None:
-    """Pair with a strike and return its door as it is stored; None if that failed, and why is in ``errors``."""
-    name = _name(user_input, errors)
-    _check_strike_time(user_input, errors)
-    if errors:
-        return None
-    keep_connected = user_input[CONF_KEEP_CONNECTED]
-    paired = await _paired(hass, strike, user_input[CONF_CODE], keep_connected, errors, placeholders)
-    if paired is None:
-        return None
-    data = {
-        CONF_DOOR: new_door_id(os.urandom(16)),
-        CONF_STRIKE: stored_strike(paired),
-        CONF_ACCESS_TIME: user_input[CONF_ACCESS_TIME],
-        CONF_ON_POWER_LOSS: user_input[CONF_ON_POWER_LOSS],
-        CONF_HOURS: [],
-        CONF_MANUAL: ManualRule.EVERYONE.value,
-    }
-    return ConfigSubentryData(data=data, subentry_type=SUBENTRY_DOOR, title=name, unique_id=paired.strike_id.hex())
-
-
-async def _paired(
-    hass: HomeAssistant,
-    strike: Found,
-    code: str,
-    keep_connected: bool,
-    errors: Errors,
-    placeholders: dict[str, str],
-) -> RadioStrike | None:
-    """Pair with a strike; None if it cannot be done, which is then in ``errors``."""
-    from . import ble
-    from .vestibule_core.doorstrike.pairing_session import PairingFailed
-
-    try:
-        return await ble.pair(hass, strike, code.strip(), keep_connected=keep_connected)
-    except LabelError as err:
-        errors[CONF_CODE] = err.slip.value
-    except PairingFailed as err:
-        errors["base"] = err.slip.value
-    except StrikeUnreachable as err:
-        errors["base"] = "strike_unreachable"
-        placeholders["reason"] = str(err)
-    return None
-
-
-def _add_door(hass: HomeAssistant, entry: ConfigEntry, door: ConfigSubentryData) -> None:
-    hass.config_entries.async_add_subentry(
-        entry,
-        ConfigSubentry(
-            data=MappingProxyType(dict(door["data"])),
-            subentry_type=door["subentry_type"],
-            title=door["title"],
-            unique_id=door["unique_id"],
-        ),
-    )
-
-
-def _added(strike: Found) -> str:
-    """Return what is said when a strike has become a door: if it had a controller before, that has to grant rights."""
-    return "door_added" if Flags.FACTORY in strike.advertisement.flags else "door_added_without_rights"
-
-
-async def _done(work: Coroutine[Any, Any, None], errors: Errors, placeholders: dict[str, str]) -> bool:
-    """Return whether a strike did what it was asked; if not, why is in ``errors``."""
-    try:
-        await work
-    except StrikeUnreachable as err:
-        errors["base"] = "strike_unreachable"
-        placeholders["reason"] = str(err)
-    except StrikeRefused as err:
-        errors["base"] = "strike_refused"
-        placeholders["reason"] = str(err)
-    except OutcomeUnknown as err:
-        errors["base"] = "strike_unknown"
-        placeholders["reason"] = str(err)
-    return not errors
-
-
-def _door_id(door: ConfigSubentry) -> DoorId | None:
-    """Return a stored door's id; None if it cannot be read."""
-    try:
-        return door_id(door.data[CONF_DOOR])
-    except KeyError, TypeError, ValueError:
-        return None
-
-
-def _new_building_id() -> str:
-    return base64.b32encode(os.urandom(16)).decode().rstrip("=").lower()
-
-
-def _subentries(entry: ConfigEntry, kind: str, besides: ConfigSubentry | None = None) -> Iterator[ConfigSubentry]:
-    """Yield the entry's subentries of a kind, besides one."""
-    for subentry in entry.subentries.values():
-        if subentry.subentry_type == kind and (besides is None or subentry.subentry_id != besides.subentry_id):
-            yield subentry
-
-
-def _number(step: float, unit: str | None = None) -> NumberSelector:
-    # Without min and max: they would be checked before our steps see the input, with an error nobody has translated.
-    config = NumberSelectorConfig(step=step, mode=NumberSelectorMode.BOX)
-    if unit is not None:
-        config["unit_of_measurement"] = unit
-    return NumberSelector(config)
-
-
-def _choice(key: str, options: Iterable[StrEnum]) -> SelectSelector:
-    return SelectSelector(
-        SelectSelectorConfig(
-            options=[option.value for option in options], mode=SelectSelectorMode.LIST, translation_key=key
-        )
-    )
-
-
-def _choices(options: list[SelectOptionDict], *, multiple: bool = True) -> SelectSelector:
-    mode = SelectSelectorMode.LIST if multiple else SelectSelectorMode.DROPDOWN
-    return SelectSelector(SelectSelectorConfig(options=options, multiple=multiple, mode=mode))
-
-
-async def _slot_choice(hass: HomeAssistant, listed: Sequence[SlotListed], own: int) -> SelectSelector:
-    """Ask for one of the slots that a strike has told of; if it told of none, for a number."""
-    if not listed:
-        numbers = map(str, range(1, MOST_SLOTS + 1))
-        return _choices([SelectOptionDict(value=number, label=number) for number in numbers], multiple=False)
-    # What other controllers call themselves is in the same text, so it comes in Home Assistant's own language.
-    texts = await async_get_translations(hass, hass.config.language, "selector", [DOMAIN])
-
-    def text(selector: str, option: str) -> str:
-        return texts.get(f"component.{DOMAIN}.selector.{selector}.options.{option}", option)
-
-    def label(slot: SlotListed) -> str:
-        marks = [
-            text(CONF_SLOT, mark) for mark, is_so in (("own", slot.slot == own), ("waiting", slot.waiting)) if is_so
-        ]
-        may = [text(CONF_RIGHTS, name) for name, right in _RIGHTS.items() if right in slot.rights]
-        said = ", ".join([*marks, *(may or [text(CONF_SLOT, "nothing")])])
-        # Last, and without what could hide or turn round anything else: whoever paired it chose it.
-        name = "".join(character for character in slot.name if character.isprintable()).strip()
-        return f"{slot.slot}: {said} · {name}" if name else f"{slot.slot}: {said}"
-
-    options = [SelectOptionDict(value=str(slot.slot), label=label(slot)) for slot in listed]
-    return _choices(options, multiple=False)
-
-
 async def _weekly(hass: HomeAssistant) -> ObjectSelector:
     """Ask for rows of weekly hours."""
     # The frontend does not translate what is inside of a row, so the days come in Home Assistant's own language.
@@ -1168,13 +724,13 @@ async def _weekly(hass: HomeAssistant) -> ObjectSelector:
 def _hours(user_input: UserInput, errors: Errors, placeholders: dict[str, str]) -> list[dict[str, Any]]:
     """Return the rows of hours as they are stored; the first one that is not complete is an error."""
     rows = cv.ensure_list(user_input.get(CONF_HOURS))
-    for number, row in enumerate(rows, 1):
+    for place, row in enumerate(rows, 1):
         if not row.get(CONF_HOURS_DAYS):
             errors[CONF_HOURS] = "hours_without_days"
         elif CONF_HOURS_FROM not in row or CONF_HOURS_TO not in row:
             errors[CONF_HOURS] = "hours_without_times"
         if CONF_HOURS in errors:
-            placeholders["row"] = str(number)
+            placeholders["row"] = str(place)
             return []
     return [
         {

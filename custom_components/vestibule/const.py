@@ -47,6 +47,11 @@ CONF_CAPS: Final = "caps"
 CONF_KEEP_CONNECTED: Final = "keep_connected"
 CONF_HEARD: Final = "heard"
 CONF_CODE: Final = "code"
+
+CONF_GATEWAY: Final = "gateway"
+CONF_GATEWAY_KEY: Final = "gateway_key"
+CONF_FINGERPRINT: Final = "fingerprint"
+CONF_NEXT_FINGERPRINT: Final = "next_fingerprint"
 CONF_RIGHTS: Final = "rights"
 CONF_DELETE: Final = "delete"
 

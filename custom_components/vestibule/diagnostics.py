@@ -17,16 +17,21 @@ from homeassistant.helpers.device_registry import DeviceEntry
 
 from .building import RadioStrike
 from .const import DOMAIN, JOURNAL_FILE
-from .embedded import Doorway, Embedded, VestibuleConfigEntry
+from .embedded import Embedded, EmbeddedDoorway, VestibuleConfigEntry
 from .registered import resolve
+from .remote import GatewayConfigEntry, Remote
 from .vestibule_core.door import DoorState
 from .vestibule_core.hours import Day, WeeklyHours
 from .vestibule_core.model import DoorId
 from .vestibule_core.policy import Carrier
 
 
-async def async_get_config_entry_diagnostics(hass: HomeAssistant, entry: VestibuleConfigEntry) -> dict[str, Any]:
-    """Return the facts of the building."""
+async def async_get_config_entry_diagnostics(
+    hass: HomeAssistant, entry: VestibuleConfigEntry | GatewayConfigEntry
+) -> dict[str, Any]:
+    """Return the facts of the building, or of a gateway."""
+    if isinstance(entry.runtime_data, Remote):
+        return _gateway(entry.runtime_data)
     embedded = entry.runtime_data
     controller = embedded.controller
     numbers = {door: number for number, door in enumerate(embedded.doors, 1)}
@@ -46,14 +51,44 @@ async def async_get_config_entry_diagnostics(hass: HomeAssistant, entry: Vestibu
 
 
 async def async_get_device_diagnostics(
-    hass: HomeAssistant, entry: VestibuleConfigEntry, device: DeviceEntry
+    hass: HomeAssistant, entry: VestibuleConfigEntry | GatewayConfigEntry, device: DeviceEntry
 ) -> dict[str, Any]:
-    """Return the facts of one door; of the building, for its own device."""
+    """Return the facts of one door; of the building or the gateway, for its own device."""
+    if isinstance(entry.runtime_data, Remote):
+        return _gateway(entry.runtime_data)
     known = {identifier for domain, identifier in device.identifiers if domain == DOMAIN}
     for door, doorway in entry.runtime_data.doors.items():
         if door in known:
             return {"door": _door(hass, doorway)}
     return await async_get_config_entry_diagnostics(hass, entry)
+
+
+def _gateway(remote: Remote) -> dict[str, Any]:
+    standing = remote.standing
+    return {
+        "gateway": {
+            "version": remote.version,
+            "answers": remote.is_there,
+            "lockdown": standing.lockdown,
+            "clock_is_trusted": standing.clock_trusted,
+            "journal_failed": standing.journal_failed,
+            "journal_entries": standing.newest,
+            "journal_restored": standing.restored,
+            "policy_version": remote.policy.version if remote.policy else None,
+            "policy_pending": len(remote.agreement.why_pending),
+        },
+        "doors": {
+            str(number): {
+                "model": doorway.described.model,
+                "reachable": doorway.bolt.is_reachable,
+                "device_timed": doorway.described.strike.device_timed,
+                "feedback": doorway.described.strike.feedback,
+                "sensors": sorted(doorway.door.sensors),
+                "state": _state(doorway.state),
+            }
+            for number, doorway in enumerate(remote.doors.values(), 1)
+        },
+    }
 
 
 async def _journal(hass: HomeAssistant, embedded: Embedded) -> dict[str, Any]:
@@ -73,7 +108,7 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _door(hass: HomeAssistant, doorway: Doorway) -> dict[str, Any]:
+def _door(hass: HomeAssistant, doorway: EmbeddedDoorway) -> dict[str, Any]:
     setup, strike, door = doorway.setup, doorway.strike, doorway.setup.door
     capabilities = strike.capabilities
     return {
@@ -99,7 +134,7 @@ def _door(hass: HomeAssistant, doorway: Doorway) -> dict[str, Any]:
     }
 
 
-def _relay(hass: HomeAssistant, doorway: Doorway) -> dict[str, Any]:
+def _relay(hass: HomeAssistant, doorway: EmbeddedDoorway) -> dict[str, Any]:
     relay = doorway.setup.relay
     if isinstance(relay, RadioStrike):
         # Why it is out of reach is left out: Home Assistant's words for it name addresses.

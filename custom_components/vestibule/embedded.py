@@ -11,19 +11,17 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, override
 
-from homeassistant.config_entries import ConfigEntry
-from homeassistant.const import Platform
+from homeassistant.config_entries import ConfigEntry, ConfigEntryState
 from homeassistant.core import Context, Event, HomeAssistant, callback
 from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
 from homeassistant.helpers import device_registry as dr
-from homeassistant.helpers.device_registry import DeviceInfo
 from homeassistant.setup import EventComponentLoaded
 from homeassistant.util import dt as dt_util
 
@@ -37,12 +35,13 @@ from .building import (
     persons_kept_of,
     stored_strike,
 )
-from .const import CONF_BUILDING, CONF_STRIKE, DOMAIN, EVENT_ACCESS, IDENTITY_FILE, JOURNAL_FILE, MANUFACTURER
+from .const import CONF_BUILDING, CONF_DOORS, CONF_STRIKE, DOMAIN, IDENTITY_FILE, JOURNAL_FILE, MANUFACTURER
+from .doorway import MODELS, Doorway, Premises
 from .inputs import EntitySensor
 from .strikes import AbsentStrike, EntityStrike
 from .vestibule_core import identity
 from .vestibule_core.controller import Controller
-from .vestibule_core.door import DoorState
+from .vestibule_core.doorstrike.wire import Caps
 from .vestibule_core.durable import sync_directory
 from .vestibule_core.erasure import DAY, Due
 from .vestibule_core.errors import (
@@ -61,11 +60,9 @@ from .vestibule_core.model import (
     Actor,
     Code,
     Decision,
+    Door,
     DoorId,
     DoorMode,
-    EventName,
-    Means,
-    OnPowerLoss,
     Sense,
     Sensor,
 )
@@ -73,21 +70,13 @@ from .vestibule_core.note import SignerKey
 from .vestibule_core.schema import held
 
 if TYPE_CHECKING:
-    from .ble import Heard, HomeAssistantStrike
+    from .ble import HomeAssistantStrike
+    from .vestibule_core.doorstrike.hearing import Heard
 
 _LOGGER = logging.getLogger(__name__)
 
 type DoorStrike = EntityStrike | HomeAssistantStrike | AbsentStrike
 type VestibuleConfigEntry = ConfigEntry[Embedded]
-
-_RELEASES: Final = frozenset({EventName.ACCESS_GRANTED, EventName.DOOR_UNLOCKED})
-"""Events after which the strike is released for whoever asked."""
-
-_MODELS: Final = {
-    OnPowerLoss.FAIL_SECURE: "Fail-secure door",
-    OnPowerLoss.FAIL_SAFE: "Fail-safe door",
-}
-
 
 PUT_BACK_TIME: Final = 60.0
 """Seconds for which a strike that is the door's no more may still be needed to end what it holds open."""
@@ -95,47 +84,60 @@ SPENDS: Final = 64
 """How many releases of a door are known again in what its strike tells: as many as a strike remembers."""
 
 
-class Doorway:
-    """A door with its strike, as the entities see it; lives as long as its subentry."""
+class EmbeddedDoorway(Doorway):
+    """A door with its strike; lives as long as its subentry."""
 
     def __init__(self, controller: Controller, setup: DoorSetup, strike: DoorStrike) -> None:
         """Take a door that the controller is about to get."""
+        super().__init__(setup.door.id)
         self.setup = setup
         self.strike = strike
-        self.device_info = DeviceInfo(identifiers={(DOMAIN, setup.door.id)})
-        self.entities: set[tuple[Platform, str]] = set()
-        """The entities that it has, by platform and key."""
-        self.state = DoorState()
-        self.last_origin: Context | None = None
-        """The context of the release that was granted last."""
         self.sensors: dict[Sensor, EntitySensor] = {}
         """The entities that watch the door."""
         self.spends: deque[bytes] = deque(maxlen=SPENDS)
         """Releases of ours."""
         self._controller = controller
-        self._state_listeners: list[Callable[[], None]] = []
-        self._access_listeners: list[Callable[[AccessEvent, Context], None]] = []
         self._unsubscribe: list[Callable[[], None]] = []
 
     @property
-    def id(self) -> DoorId:
-        """The door's id, for life."""
-        return self.setup.door.id
+    @override
+    def door(self) -> Door:
+        return self.setup.door
 
     @property
+    @override
+    def subentry_id(self) -> str:
+        return self.setup.subentry_id
+
+    @property
+    @override
+    def watched_by_entities(self) -> Collection[Sensor]:
+        return self.setup.sensors.keys()
+
+    @property
+    @override
+    def bolt(self) -> DoorStrike:
+        return self.strike
+
+    @property
+    @override
     def radio_strike(self) -> HomeAssistantStrike | None:
-        """The strike, if it is one that is reached by radio."""
         return None if isinstance(self.strike, EntityStrike | AbsentStrike) else self.strike
 
     @property
+    @override
+    def radio_caps(self) -> Caps | None:
+        return self.setup.relay.caps if isinstance(self.setup.relay, RadioStrike) else None
+
+    @property
+    @override
     def battery(self) -> int | None:
-        """What is left in the strike's battery, in percent; None: it has none, or has not said lately."""
         strike = self.radio_strike
         return strike.state.battery if strike is not None and strike.state is not None else None
 
     @property
+    @override
     def why_not(self) -> dict[Code, str]:
-        """Why the strike does not do what it is told, in words for a person, as far as it has any."""
         if isinstance(self.strike, AbsentStrike):
             return {Code.STRIKE_UNREACHABLE: self.strike.reason}
         if (strike := self.radio_strike) is None:
@@ -143,29 +145,21 @@ class Doorway:
         refused = {} if strike.refusal is None else {Code.STRIKE_REFUSED: strike.refusal}
         return refused | {Code.STRIKE_UNREACHABLE: strike.why_unreachable}
 
+    @override
     async def open_by_hand(self, actor: Actor, origin: Context | None, pin: str | None = None) -> Decision:
-        """Let a person or an automation in."""
         return await self._controller.by_hand.open(self.id, actor, origin, pin=pin)
 
+    @override
     async def set_mode(self, mode: DoorMode, actor: Actor, origin: Context | None) -> Decision:
-        """Set the door's mode, durably."""
         return await self._controller.by_hand.set_mode(self.id, mode, actor, origin)
 
+    @override
     async def set_deliveries(self, accepted: bool, actor: Actor, origin: Context | None) -> Decision:
-        """Say whether the door takes deliveries, durably."""
         return await self._controller.by_hand.set_deliveries(self.id, accepted, actor, origin)
 
-    @callback
-    def on_state(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` when the door's state or the strike's availability may have changed."""
-        self._state_listeners.append(listener)
-        return lambda: self._state_listeners.remove(listener)
-
-    @callback
-    def on_access(self, listener: Callable[[AccessEvent, Context], None]) -> Callable[[], None]:
-        """Call ``listener`` with each event at this door, and the context to tell of it in."""
-        self._access_listeners.append(listener)
-        return lambda: self._access_listeners.remove(listener)
+    @override
+    async def clear_tamper(self, actor: Actor, origin: Context | None) -> Decision:
+        return await self._controller.by_hand.clear_tamper(self.id, actor, origin)
 
     @callback
     def attach(self) -> None:
@@ -173,8 +167,8 @@ class Doorway:
         self.detach()
         self.state = self._controller.state(self.id)
         self._unsubscribe = [
-            self._controller.subscribe(self.id, self._state_changed),
-            self.strike.watch(self._notify),
+            self._controller.subscribe(self.id, self.take),
+            self.strike.watch(self.notify),
         ]
         for sensor, entity in self.sensors.items():
             self._controller.sense(self.id, sensor, entity.sense)
@@ -182,13 +176,13 @@ class Doorway:
         if (strike := self.radio_strike) is not None and isinstance(self.setup.relay, RadioStrike):
             own = self.setup.relay.sensors - self.sensors.keys()
             self._unsubscribe.append(self._hear(strike, own))
-        self._notify()
+        self.notify()
 
     def _hear(self, strike: HomeAssistantStrike, sensors: frozenset[Sensor]) -> Callable[[], None]:
-        from .ble import Hearing
+        from .vestibule_core.doorstrike.hearing import Hearing
 
         door = self.setup.door
-        return Hearing(strike, self._controller, door.id, door.name, sensors, self.spends, time.time).end
+        return Hearing(strike, self._controller, door.id, sensors, self.spends, time.time).end
 
     @callback
     def detach(self) -> None:
@@ -197,37 +191,17 @@ class Doorway:
             unsubscribe()
         self._unsubscribe = []
 
-    @callback
-    def tell(self, event: AccessEvent, context: Context) -> None:
-        """Pass an event on."""
-        for listener in tuple(self._access_listeners):
-            listener(event, context)
 
-    @callback
-    def _state_changed(self, state: DoorState) -> None:
-        self.state = state
-        self._notify()
-
-    @callback
-    def _notify(self) -> None:
-        for listener in tuple(self._state_listeners):
-            listener()
-
-
-class Embedded:
+class Embedded(Premises[EmbeddedDoorway]):
     """The building entry at run time."""
 
     def __init__(self, hass: HomeAssistant, entry: VestibuleConfigEntry, journal: Journal) -> None:
         """Use ``Embedded.open``."""
-        self.doors: dict[DoorId, Doorway] = {}
-        self.setup = building_of(entry, dt_util.get_default_time_zone())
+        super().__init__(hass, entry)
+        self.setup = building_of(entry, dt_util.get_default_time_zone(), doors_elsewhere(hass))
         self.controller = Controller(journal, tell=self._tell)
         self.intake = Intake()
-        self._hass = hass
-        self._entry = entry
         self._journal = journal
-        self._each_door: list[Callable[[Doorway], None]] = []
-        self._building_listeners: list[Callable[[], None]] = []
         # What is told before the entities are there (spends that a crash left without an outcome) waits for them.
         self._early: list[AccessEvent] | None = []
         self._noted: dict[str, str] = {}
@@ -274,13 +248,11 @@ class Embedded:
         """Make what the entry and Home Assistant's time zone say now hold at once, unless nothing may be opened."""
         if self.controller.stopped:
             return
-        self.setup = building_of(self._entry, dt_util.get_default_time_zone())
+        self.setup = building_of(self._entry, dt_util.get_default_time_zone(), doors_elsewhere(self._hass))
         changed = self._take(self.setup)
         self.controller.apply(self.setup.building, self._strikes)
         self._show()
-        for doorway in changed:
-            for keep in self._each_door:
-                keep(doorway)
+        self.keep_up(changed)
 
     @callback
     def follow_component(self, event: Event[EventComponentLoaded]) -> None:
@@ -296,13 +268,6 @@ class Embedded:
         self.apply()
         if self.setup.persons_kept.days < before.days:
             await self.retain()
-
-    @callback
-    def for_each_door(self, keep: Callable[[Doorway], None]) -> None:
-        """Call ``keep`` with each door, now and when one is added or set up anew."""
-        self._each_door.append(keep)
-        for doorway in self.doors.values():
-            keep(doorway)
 
     async def retain(self, *_: Any) -> None:
         """Take out of the journal what has had its time."""
@@ -348,14 +313,35 @@ class Embedded:
     # ---- the building ----
 
     @property
+    @override
+    def id(self) -> str:
+        return str(self._entry.data[CONF_BUILDING])
+
+    @property
+    @override
     def name(self) -> str:
-        """The building's name."""
         return self._entry.title
 
     @property
-    def building_id(self) -> str:
-        """The building's id, for life."""
-        return str(self._entry.data[CONF_BUILDING])
+    @override
+    def is_there(self) -> bool:
+        return True
+
+    @property
+    @override
+    def locked_down(self) -> bool:
+        return self.controller.by_hand.locked_down
+
+    @property
+    @override
+    def lockdown_pending(self) -> list[str]:
+        from .remote import loaded_gateways
+
+        if not self.locked_down:
+            return []
+        shut = {gateway.id for gateway in loaded_gateways(self._hass) if gateway.is_there and gateway.locked_down}
+        gateways = (entry for entry in gateway_entries(self._hass) if entry.disabled_by is None)
+        return sorted(entry.title for entry in gateways if entry.unique_id not in shut)
 
     @property
     def journal(self) -> Journal:
@@ -363,32 +349,40 @@ class Embedded:
         return self._journal
 
     @property
+    @override
     def journal_entries(self) -> int:
-        """How many entries the journal has."""
         return self._journal.sequence
+
+    @property
+    @override
+    def refusals_counted(self) -> int:
+        return self.controller.counters.total()
 
     @property
     def journal_failed(self) -> bool:
         """Whether the journal takes nothing any more, until it is opened anew."""
         return self._journal.failed
 
+    @override
     async def set_lockdown(self, on: bool, actor: Actor, origin: Context | None) -> Decision:
-        """Lock the building down or lift that, durably."""
+        from .remote import loaded_gateways
+
+        gateways = loaded_gateways(self._hass)
+        if on:  # at once, whatever our own disk does; one that is out of reach follows when it is there (agreement.py)
+            telling = [gateway.set_lockdown(on, actor, origin) for gateway in gateways]
+            decision, *_ = await asyncio.gather(self._set_lockdown(on, actor, origin), *telling)
+        else:
+            decision = await self._set_lockdown(on, actor, origin)
+            if decision.granted:
+                await asyncio.gather(*(gateway.set_lockdown(on, actor, origin) for gateway in gateways))
+        self.notify()
+        return decision
+
+    async def _set_lockdown(self, on: bool, actor: Actor, origin: Context | None) -> Decision:
         try:
             return await self.controller.by_hand.set_lockdown(on, actor, origin)
         finally:
-            self._building_changed()
-
-    @callback
-    def on_building(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` when the building as a whole may have changed."""
-        self._building_listeners.append(listener)
-        return lambda: self._building_listeners.remove(listener)
-
-    @callback
-    def _building_changed(self) -> None:
-        for listener in tuple(self._building_listeners):
-            listener()
+            self.notify()
 
     # ---- the entry's doors ----
 
@@ -396,7 +390,7 @@ class Embedded:
     def _strikes(self) -> dict[DoorId, DoorStrike]:
         return {door: doorway.strike for door, doorway in self.doors.items()}
 
-    def _take(self, setup: BuildingSetup) -> list[Doorway]:
+    def _take(self, setup: BuildingSetup) -> list[EmbeddedDoorway]:
         """Bring ``doors`` in line with the entry; return those that are new or others now.
 
         A strike whose relay is the same stays.
@@ -410,7 +404,7 @@ class Embedded:
         changed = []
         for door, door_setup in setup.doors.items():
             if (doorway := self.doors.get(door)) is None:
-                doorway = self.doors[door] = Doorway(self.controller, door_setup, self._strike(door_setup))
+                doorway = self.doors[door] = EmbeddedDoorway(self.controller, door_setup, self._strike(door_setup))
                 changed.append(doorway)
             elif doorway.setup != door_setup or self._is_absent_no_more(doorway.strike):
                 changed.append(doorway)
@@ -433,11 +427,12 @@ class Embedded:
             return EntityStrike(self._hass, relay)
         if not self._has_bluetooth:
             return AbsentStrike(relay)
-        from .ble import HEARD, Heard, HomeAssistantStrike
+        from .ble import HomeAssistantStrike
+        from .vestibule_core.doorstrike.hearing import HEARD, Heard
 
         heard = self._heard.get(relay.strike_id)
         if heard is None:
-            heard = Heard.read(self._noted.get(HEARD + relay.strike_id.hex()), relay)
+            heard = Heard.read(self._noted.get(HEARD + relay.strike_id.hex()), relay.heard)
         return HomeAssistantStrike(self._hass, relay, heard, partial(self._store, setup.subentry_id))
 
     @property
@@ -454,7 +449,7 @@ class Embedded:
             data = {**subentry.data, CONF_STRIKE: stored_strike(strike)}
             self._hass.config_entries.async_update_subentry(self._entry, subentry, data=data)
 
-    def _retire(self, doorway: Doorway) -> None:
+    def _retire(self, doorway: EmbeddedDoorway) -> None:
         """Let go of a strike that is the door's no more, when it holds nothing open any more."""
         if (strike := doorway.radio_strike) is None:
             return
@@ -499,7 +494,7 @@ class Embedded:
                 identifiers={(DOMAIN, doorway.id)},
                 connections=_connections(doorway),
                 manufacturer=MANUFACTURER,
-                model=_MODELS[doorway.setup.door.on_power_loss],
+                model=MODELS[doorway.setup.door.on_power_loss],
                 name=doorway.setup.door.name,
                 via_device_id=building.id,
             )
@@ -514,53 +509,45 @@ class Embedded:
         if self._early is not None:
             self._early.append(event)
             return
-        origin = event.origin if isinstance(event.origin, Context) else None
-        context = _context_of(event, origin)
-        if doorway is not None and event.outcome in _RELEASES:
-            doorway.last_origin = context
-        # Not "device_id": Activity would show the event as a second line beside that of the event entity (ADR 6). What
-        # nobody asked for stays out of the entity's context: there is no cause to name.
-        where = {"door": event.door, "device": self._device_id(event.door)}
-        told_in = context if origin or event.carrier else Context()
-        self._hass.bus.async_fire(EVENT_ACCESS, where | access_data(event), context=told_in)
-        if doorway is not None:
-            doorway.tell(event, context)
-        else:
-            self._building_changed()
-
-    def _device_id(self, door: DoorId | None) -> str | None:
-        if door is None:
-            return None
-        registry = dr.async_get(self._hass)
-        device = registry.async_get_device_by_identifier((DOMAIN, door), self._entry.entry_id)
-        return device.id if device else None
+        self.announce(event, event.origin if isinstance(event.origin, Context) else None)
 
 
-def _connections(doorway: Doorway) -> set[tuple[str, str]]:
+def _connections(doorway: EmbeddedDoorway) -> set[tuple[str, str]]:
     strike = doorway.radio_strike
     return set() if strike is None else {(dr.CONNECTION_BLUETOOTH, strike.radio.address)}
 
 
-def _context_of(event: AccessEvent, origin: Context | None) -> Context:
-    """Return the context to tell of an event in: Activity names its cause (ADR 6)."""
-    if origin is not None and event.means is not Means.TOKEN:
-        return origin  # by hand: Home Assistant names the person, the automation or the script
-    # One for each event: a second event in the same context would take its words from the first.
-    return Context(user_id=origin.user_id if origin else None, parent_id=origin.id if origin else None)
+@callback
+def building_entry(hass: HomeAssistant) -> VestibuleConfigEntry | None:
+    """Return the building's entry, if there is one; the others are gateways'."""
+    entries = hass.config_entries.async_entries(DOMAIN, include_ignore=False)
+    return next((entry for entry in entries if is_building(entry)), None)
 
 
-def access_data(event: AccessEvent) -> dict[str, Any]:
-    """Return an event as automations and the event entity see it: no key, no token, nothing about a person."""
-    counted = {} if event.count is None else {"count": event.count}
-    return counted | {
-        "means": event.means.value if event.means else None,
-        "outcome": event.outcome.value,
-        "code": event.code.value if event.code else None,
-        "carrier": event.carrier,
-        "stop": event.has_stop,
-        "sequence": event.sequence,
-        "time": dt_util.utc_from_timestamp(event.at).isoformat(),
-    }
+@callback
+def loaded_building(hass: HomeAssistant) -> Embedded | None:
+    """Return the building, if it is loaded."""
+    entry = building_entry(hass)
+    return entry.runtime_data if entry is not None and entry.state is ConfigEntryState.LOADED else None
+
+
+@callback
+def doors_elsewhere(hass: HomeAssistant) -> Mapping[DoorId, str]:
+    """Return the doors that gateways have, as far as it is known, with their names."""
+    gateways = gateway_entries(hass)
+    return {DoorId(door): str(name) for entry in gateways for door, name in entry.data.get(CONF_DOORS, {}).items()}
+
+
+@callback
+def gateway_entries(hass: HomeAssistant) -> list[ConfigEntry[Any]]:
+    """Return the entries of gateways."""
+    entries = hass.config_entries.async_entries(DOMAIN, include_ignore=False)
+    return [entry for entry in entries if not is_building(entry)]
+
+
+def is_building(entry: ConfigEntry[Any]) -> bool:
+    """Return whether an entry is the building's."""
+    return CONF_BUILDING in entry.data
 
 
 def put_away(storage: Path, today: date) -> None:

@@ -1,8 +1,9 @@
-"""What the entities of a building and of its doors have in common: each is a row of its platform's table."""
+"""What the entities of doors and of their premises have in common: each is a row of its platform's table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, override
 
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant, callback
@@ -11,9 +12,8 @@ from homeassistant.helpers.device_registry import DeviceInfo
 from homeassistant.helpers.entity import Entity
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from .building import DoorSetup
 from .const import DOMAIN
-from .embedded import Doorway, Embedded, VestibuleConfigEntry
+from .doorway import Doorway, Premises, PremisesEntry
 
 
 class VestibuleEntity(Entity):
@@ -37,18 +37,36 @@ class VestibuleDoorEntity(VestibuleEntity):
         self._attr_device_info = doorway.device_info
 
     @property
+    @override
+    def available(self) -> bool:
+        """Whether what it shows is true now."""
+        return self._attr_available and self._doorway.is_known
+
+    @callback
+    def _keep_up(self, follow: Callable[[], None]) -> None:
+        """Call ``follow`` whenever the door may be in another state, as long as the entity lives."""
+        self.async_on_remove(self._doorway.on_state(follow))
+        self.async_on_remove(self._doorway.on_known(self.async_write_ha_state))
+
+    @property
     def _door_name(self) -> str:
-        return self._doorway.setup.door.name
+        return self._doorway.door.name
 
 
-class VestibuleBuildingEntity(VestibuleEntity):
-    """An entity of the building."""
+class VestibulePremisesEntity(VestibuleEntity):
+    """An entity of what is common to the doors of one controller: of the building, or of a gateway."""
 
-    def __init__(self, embedded: Embedded, key: str) -> None:
-        """Belong to the device of the building; ``key`` tells its entities apart, for ever."""
-        self._embedded = embedded
-        self._attr_unique_id = f"{embedded.building_id}_{key}"
-        self._attr_device_info = DeviceInfo(identifiers={(DOMAIN, embedded.building_id)})
+    def __init__(self, premises: Premises[Any], key: str) -> None:
+        """Belong to the device of the premises; ``key`` tells its entities apart, for ever."""
+        self._premises = premises
+        self._attr_unique_id = f"{premises.id}_{key}"
+        self._attr_device_info = DeviceInfo(identifiers={(DOMAIN, premises.id)})
+
+    @property
+    @override
+    def available(self) -> bool:
+        """Whether what it shows is true now."""
+        return self._premises.is_there
 
 
 def unique_id(doorway: Doorway, key: str) -> str:
@@ -56,19 +74,19 @@ def unique_id(doorway: Doorway, key: str) -> str:
     return f"{doorway.id}_{key}"
 
 
-def always(_: DoorSetup) -> bool:
+def always(_: Doorway) -> bool:
     """Every door has it."""
     return True
 
 
-type Row = tuple[str, Callable[[DoorSetup], bool], Callable[[Doorway], VestibuleDoorEntity]]
+type Row = tuple[str, Callable[[Doorway], bool], Callable[[Doorway], VestibuleDoorEntity]]
 """The key of an entity, whether a door has it, and what makes it."""
 
 
 @callback
 def add_for_each_door(
     hass: HomeAssistant,
-    entry: VestibuleConfigEntry,
+    entry: PremisesEntry,
     async_add_entities: AddConfigEntryEntitiesCallback,
     platform: Platform,
     rows: Sequence[Row],
@@ -80,7 +98,7 @@ def add_for_each_door(
         new = []
         for key, exists, make in rows:
             known = (platform, key) in doorway.entities
-            if exists(doorway.setup):
+            if exists(doorway):
                 if not known:
                     doorway.entities.add((platform, key))
                     new.append(make(doorway))
@@ -91,6 +109,6 @@ def add_for_each_door(
                 if gone := registry.async_get_entity_id(platform, DOMAIN, unique_id(doorway, key)):
                     registry.async_remove(gone)
         if new:
-            async_add_entities(new, config_subentry_id=doorway.setup.subentry_id)
+            async_add_entities(new, config_subentry_id=doorway.subentry_id)
 
     entry.runtime_data.for_each_door(keep)

@@ -1,7 +1,7 @@
 """What happens at a door, as an event entity: each grant and what came of it, each refusal of a token whose signature
-is good, and what is wrong with the door. What another entity of the door shows by its state (opened, locked again, a
-mode) is not shown here once more: Activity would have two lines for it. A forged, malformed or already presented text
-leaves only a count.
+is good, what is wrong with the door, and who gets or loses a key of its strike. What another entity of the door shows
+by its state (opened, locked again, a mode) is not shown here once more: Activity would have two lines for it. A forged,
+malformed or already presented text leaves only a count.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from homeassistant.const import Platform
 from homeassistant.core import Context, HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from .embedded import Doorway, VestibuleConfigEntry, access_data
+from .doorway import Doorway, PremisesEntry, access_data
 from .entity import VestibuleDoorEntity, add_for_each_door, always
 from .vestibule_core.model import AccessEvent, EventName
 
@@ -30,6 +30,11 @@ _OF_THE_BUILDING: Final = frozenset(
         EventName.PERSON_EXPORTED,
         EventName.PERSON_DELETED,
         EventName.REFUSALS_COUNTED,
+        EventName.POLICY_CHANGED,
+        EventName.POLICY_PENDING,
+        EventName.CLIENT_PAIRED,
+        EventName.CLIENT_CHANGED,
+        EventName.CLIENT_REMOVED,
     }
 )
 _SHOWN_BY_OTHERS: Final = frozenset(
@@ -48,7 +53,7 @@ _EVENT_TYPES: Final = [name.value for name in EventName if name not in _OF_THE_B
 
 
 async def async_setup_entry(
-    hass: HomeAssistant, entry: VestibuleConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
+    hass: HomeAssistant, entry: PremisesEntry, async_add_entities: AddConfigEntryEntitiesCallback
 ) -> None:
     """Add an event entity for each door, now and later."""
     add_for_each_door(hass, entry, async_add_entities, Platform.EVENT, [("access", always, VestibuleAccess)])
@@ -65,6 +70,12 @@ class VestibuleAccess(VestibuleDoorEntity, EventEntity):
     def __init__(self, doorway: Doorway) -> None:
         """Tell of this door."""
         super().__init__(doorway, "access")
+
+    @property
+    @override
+    def available(self) -> bool:
+        """Always."""
+        return True
 
     @override
     async def async_added_to_hass(self) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -21,16 +22,30 @@ from homeassistant.core import Context, HomeAssistant, callback
 from homeassistant.helpers.http import KEY_HASS, HomeAssistantView
 
 from .const import DOMAIN
-from .embedded import Embedded, VestibuleConfigEntry
+from .embedded import Embedded, loaded_building
+from .remote import gateway_of
 from .vestibule_core import wire
-from .vestibule_core.errors import MalformedMessage, Refused
-from .vestibule_core.model import Code, DoorId, Issuer, Principal
+from .vestibule_core.errors import (
+    GatewayForbidden,
+    GatewayImpostor,
+    GatewayRefused,
+    GatewayUnreachable,
+    MalformedMessage,
+    Refused,
+)
+from .vestibule_core.model import Code, Decision, DoorId, Issuer, Principal, Word
 
 BODY_DEADLINE: Final = 10.0
 """Seconds in which the whole body has to be there."""
 
 _BEARER: Final = re.compile(r"Bearer ([A-Za-z0-9_-]{43})")
 _CLOSE: Final[Mapping[str, str]] = {hdrs.CONNECTION: "close"}
+_CARRIED: Final = {
+    403: HTTPStatus.FORBIDDEN,
+    404: HTTPStatus.FORBIDDEN,
+    429: HTTPStatus.TOO_MANY_REQUESTS,
+}
+"""What a gateway's answers to Home Assistant mean to a carrier."""
 _LATER: Final[Mapping[str, str]] = {hdrs.RETRY_AFTER: "1"}
 
 
@@ -45,6 +60,7 @@ def async_register_views(hass: HomeAssistant) -> None:
 class _Request:
     """A carrier's request, as far as it is understood before it is answered."""
 
+    hass: HomeAssistant
     embedded: Embedded
     issuer: Issuer
     remote: str | None
@@ -76,10 +92,11 @@ class _IntakeView(HomeAssistantView):
         status = HTTPStatus.OK
         headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-store"}
         try:
-            embedded = _embedded(request.app[KEY_HASS])
+            hass = request.app[KEY_HASS]
+            embedded = _embedded(hass)
             issuer = _issuer(request, embedded)
             body = await _body(request)
-            answer = await self._answer(_Request(embedded, issuer, request.remote, DoorId(door), body))
+            answer = await self._answer(_Request(hass, embedded, issuer, request.remote, DoorId(door), body))
         except _TurnedAway as away:
             status, answer = away.status, {"error": away.status.phrase}
             headers |= away.headers
@@ -91,6 +108,10 @@ class _IntakeView(HomeAssistantView):
 
 async def _challenge(asked: _Request) -> dict[str, Any]:
     """Give a challenge. It costs next to nothing and nothing of it is kept, so nobody is slowed down."""
+    if _may(asked):
+        with _carried():
+            if (gateway := gateway_of(asked.hass, asked.door)) is not None:
+                return await gateway.challenge(asked.door, asked.issuer)
     try:
         challenge = asked.embedded.controller.challenge(asked.door, asked.issuer)
     except Refused as refusal:
@@ -102,18 +123,29 @@ async def _challenge(asked: _Request) -> dict[str, Any]:
 async def _unlock(asked: _Request) -> dict[str, Any]:
     """Have a token judged, and answer when the strike has. A caller that goes away meanwhile stops nothing."""
     controller, intake = asked.embedded.controller, asked.embedded.intake
-    carrier = controller.building.carriers.get(asked.issuer)
-    if carrier is None or asked.door not in carrier.doors or asked.door not in controller.building.doors:
+    if not _may(asked):
+        raise _TurnedAway(HTTPStatus.FORBIDDEN)
+    with _carried():
+        gateway = gateway_of(asked.hass, asked.door)
+    if gateway is None and asked.door not in controller.building.doors:
         raise _TurnedAway(HTTPStatus.FORBIDDEN)
     try:
         token = wire.unlock_request(asked.body)
     except MalformedMessage as err:
         raise _TurnedAway(HTTPStatus.BAD_REQUEST) from err
     source, now = f"{asked.issuer} {asked.remote}", controller.now().boot
-    if intake.admit(asked.issuer, source, now):
-        raise _TurnedAway(HTTPStatus.TOO_MANY_REQUESTS, _LATER)
-    decision = await controller.present(token, Principal(asked.issuer), Context(), at=asked.door)
-    intake.charge(source, decision, now)
+    if gateway is not None:
+        if intake.admit(asked.issuer, source, now):
+            raise _TurnedAway(HTTPStatus.TOO_MANY_REQUESTS, _LATER)
+        with _carried():
+            answer = await gateway.present(asked.door, token, asked.issuer)
+        if answer["word"] == Word.INVALID_TOKEN:
+            intake.charge(source, Decision(Code.MALFORMED), now)
+        return answer
+    principal = Principal(asked.issuer)
+    decision = await intake.judge(
+        asked.issuer, source, now, lambda: controller.present(token, principal, Context(), at=asked.door)
+    )
     if decision.code is Code.RATE_LIMITED:
         raise _TurnedAway(HTTPStatus.TOO_MANY_REQUESTS, _LATER)
     if decision.code is Code.STOPPING:
@@ -121,15 +153,32 @@ async def _unlock(asked: _Request) -> dict[str, Any]:
     return wire.decision_answer(decision)
 
 
+def _may(asked: _Request) -> bool:
+    """Return whether the building has let this carrier in at this door."""
+    carrier = asked.embedded.controller.building.carriers.get(asked.issuer)
+    return carrier is not None and asked.door in carrier.doors
+
+
+@contextmanager
+def _carried() -> Iterator[None]:
+    """Say to a carrier why a gateway could not be asked; it was not, so asking again is no harm."""
+    try:
+        yield
+    except (GatewayUnreachable, GatewayImpostor, GatewayForbidden) as err:
+        raise _TurnedAway(HTTPStatus.SERVICE_UNAVAILABLE, _LATER) from err
+    except GatewayRefused as refusal:
+        status = _CARRIED.get(refusal.status, HTTPStatus.SERVICE_UNAVAILABLE)
+        raise _TurnedAway(status, {} if status is HTTPStatus.FORBIDDEN else _LATER) from refusal
+
+
 # ---- what is read of a request ----
 
 
 def _embedded(hass: HomeAssistant) -> Embedded:
     """Return the building, if it takes requests."""
-    entry: VestibuleConfigEntry | None = next(iter(hass.config_entries.async_loaded_entries(DOMAIN)), None)
-    if entry is None or entry.runtime_data.controller.stopped:
+    if (building := loaded_building(hass)) is None or building.controller.stopped:
         raise _TurnedAway(HTTPStatus.SERVICE_UNAVAILABLE)
-    return entry.runtime_data
+    return building
 
 
 def _issuer(request: web.Request, embedded: Embedded) -> Issuer:

@@ -33,7 +33,7 @@ from homeassistant.helpers.start import async_at_started
 
 from .building import Relay
 from .const import DOMAIN, EVENT_ACCESS, SUBENTRY_CARRIER
-from .embedded import Doorway, VestibuleConfigEntry
+from .embedded import EmbeddedDoorway, VestibuleConfigEntry
 from .registered import resolve
 from .strikes import AbsentStrike
 from .vestibule_core.model import Code, EventName, Means
@@ -55,6 +55,13 @@ class Kind(StrEnum):
 
     BLUETOOTH_MISSING = "bluetooth_missing"
     CLOCK_UNTRUSTED = "clock_untrusted"
+    GATEWAY_AWAY = "gateway_away"
+    GATEWAY_CLOCK = "gateway_clock"
+    GATEWAY_CONTESTED = "gateway_contested"
+    GATEWAY_DISAGREES = "gateway_disagrees"
+    GATEWAY_FAILED = "gateway_failed"
+    GATEWAY_PENDING = "gateway_pending"
+    GATEWAY_RESTORED = "gateway_restored"
     IDENTITY_MISSING = "identity_missing"
     IDENTITY_UNUSABLE = "identity_unusable"
     JOURNAL_DAMAGED = "journal_damaged"
@@ -69,9 +76,17 @@ class Kind(StrEnum):
     UNREADABLE = "unreadable"
 
 
-_WARNINGS: Final = frozenset({Kind.KEY_REVOKED, Kind.SENSOR_MISSING})
+_WARNINGS: Final = frozenset({Kind.GATEWAY_PENDING, Kind.KEY_REVOKED, Kind.SENSOR_MISSING})
 _FIXABLE: Final = frozenset(
-    {Kind.CLOCK_UNTRUSTED, Kind.IDENTITY_MISSING, Kind.JOURNAL_RESTORED, Kind.KEY_REVOKED, Kind.TAMPERED}
+    {
+        Kind.CLOCK_UNTRUSTED,
+        Kind.GATEWAY_CLOCK,
+        Kind.GATEWAY_RESTORED,
+        Kind.IDENTITY_MISSING,
+        Kind.JOURNAL_RESTORED,
+        Kind.KEY_REVOKED,
+        Kind.TAMPERED,
+    }
 )
 
 _MORE: Final = {
@@ -97,11 +112,11 @@ def tell_of_unopened(hass: HomeAssistant, entry: VestibuleConfigEntry, kind: Kin
             ir.async_delete_issue(hass, DOMAIN, kind)
 
     undo = async_dispatcher_connect(hass, SIGNAL_CONFIG_ENTRY_CHANGED, changed)
-    _raise(hass, entry, _Issue(kind))
+    raise_issue(hass, entry, Issue(kind))
 
 
 @dataclass(frozen=True, slots=True)
-class _Issue:
+class Issue:
     """One thing that is wrong."""
 
     kind: Kind
@@ -113,6 +128,7 @@ class _Issue:
 
     @property
     def id(self) -> str:
+        """What it is known by."""
         return f"{self.kind}_{self.about}" if self.about else self.kind.value
 
 
@@ -123,8 +139,8 @@ class _Issues:
         self._hass = hass
         self._entry = entry
         self._embedded = entry.runtime_data
-        self._raised: dict[str, _Issue] = {}
-        self._followed: WeakSet[Doorway] = WeakSet()
+        self._raised: dict[str, Issue] = {}
+        self._followed: WeakSet[EmbeddedDoorway] = WeakSet()
         self._refused_by_clock = False
         """A token was refused because of the clocks, and nothing since says that they agree."""
         self._revoked: set[str] = set()
@@ -162,7 +178,7 @@ class _Issues:
         self._look_soon()
 
     @callback
-    def _follow(self, doorway: Doorway) -> None:
+    def _follow(self, doorway: EmbeddedDoorway) -> None:
         if doorway in self._followed:
             self._look_soon()  # it was set up anew
             return
@@ -170,7 +186,7 @@ class _Issues:
 
         @callback
         def changed() -> None:
-            issue = _Issue(Kind.TAMPERED, doorway.setup.subentry_id)
+            issue = Issue(Kind.TAMPERED, doorway.setup.subentry_id)
             if doorway.state.tampered is not (issue.id in self._raised):
                 self._look_soon()
 
@@ -210,34 +226,34 @@ class _Issues:
         self._next_look = None
         self._show({issue.id: issue for issue in self._found()})
 
-    def _found(self) -> Iterator[_Issue]:
+    def _found(self) -> Iterator[Issue]:
         for subentry_id, title in self._embedded.setup.unreadable.items():
-            yield _Issue(Kind.UNREADABLE, subentry_id, {"name": title})
+            yield Issue(Kind.UNREADABLE, subentry_id, {"name": title})
         for doorway in self._embedded.doors.values():
             yield from self._found_at(doorway)
         for carrier in self._revoked & self._entry.subentries.keys():
-            yield _Issue(Kind.KEY_REVOKED, carrier, {"carrier": self._entry.subentries[carrier].title})
+            yield Issue(Kind.KEY_REVOKED, carrier, {"carrier": self._entry.subentries[carrier].title})
         if self._embedded.journal_failed:
-            yield _Issue(Kind.JOURNAL_FAILED)
+            yield Issue(Kind.JOURNAL_FAILED)
         if self._embedded.controller.by_hand.restored:
-            yield _Issue(Kind.JOURNAL_RESTORED)
+            yield Issue(Kind.JOURNAL_RESTORED)
         if self._clock_is_doubtful:
-            yield _Issue(Kind.CLOCK_UNTRUSTED)
+            yield Issue(Kind.CLOCK_UNTRUSTED)
 
-    def _found_at(self, doorway: Doorway) -> Iterator[_Issue]:
+    def _found_at(self, doorway: EmbeddedDoorway) -> Iterator[Issue]:
         setup, names = doorway.setup, {"door": doorway.setup.door.name}
         if isinstance(doorway.strike, AbsentStrike):
-            yield _Issue(Kind.BLUETOOTH_MISSING, setup.subentry_id, names)
+            yield Issue(Kind.BLUETOOTH_MISSING, setup.subentry_id, names)
         if isinstance(setup.relay, Relay) and self._is_missing(setup.relay.entity):
-            yield _Issue(Kind.RELAY_MISSING, setup.subentry_id, names)
+            yield Issue(Kind.RELAY_MISSING, setup.subentry_id, names)
         strike = doorway.radio_strike
         if strike is not None and strike.unheard_since is not None and monotonic() - strike.unheard_since >= UNHEARD:
-            yield _Issue(Kind.STRIKE_UNHEARD, setup.subentry_id, names)
+            yield Issue(Kind.STRIKE_UNHEARD, setup.subentry_id, names)
         for sensor, entity in setup.sensors.items():
             if self._is_missing(entity):
-                yield _Issue(Kind.SENSOR_MISSING, f"{setup.subentry_id}_{sensor}", names)
+                yield Issue(Kind.SENSOR_MISSING, f"{setup.subentry_id}_{sensor}", names)
         if doorway.state.tampered:
-            yield _Issue(Kind.TAMPERED, setup.subentry_id, names, doorway.id)
+            yield Issue(Kind.TAMPERED, setup.subentry_id, names, doorway.id)
 
     def _is_missing(self, entity: str) -> bool:
         """Return whether an entity was removed or disabled. One that is out of reach is not missing: it comes back."""
@@ -272,7 +288,7 @@ class _Issues:
 
     # ---- showing it ----
 
-    def _show(self, found: dict[str, _Issue]) -> None:
+    def _show(self, found: dict[str, Issue]) -> None:
         before, self._raised = self._raised, found
         for cured in before.keys() - found.keys():
             ir.async_delete_issue(self._hass, DOMAIN, cured)
@@ -280,11 +296,12 @@ class _Issues:
             if issue != before.get(issue.id):
                 if issue.kind is Kind.UNREADABLE:
                     _LOGGER.error("%s cannot be read and is left out", issue.names["name"])
-                _raise(self._hass, self._entry, issue)
+                raise_issue(self._hass, self._entry, issue)
 
 
 @callback
-def _raise(hass: HomeAssistant, entry: VestibuleConfigEntry, issue: _Issue) -> None:
+def raise_issue(hass: HomeAssistant, entry: ConfigEntry[Any], issue: Issue) -> None:
+    """Raise a repair that is about ``entry``."""
     ir.async_create_issue(
         hass,
         DOMAIN,

@@ -13,7 +13,7 @@ from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
 from .actor import async_actor, raise_unless_done
 from .const import DOMAIN
-from .embedded import Doorway, VestibuleConfigEntry
+from .doorway import Doorway, PremisesEntry
 from .entity import VestibuleDoorEntity, add_for_each_door, always
 from .vestibule_core.door import Lock
 from .vestibule_core.model import DoorMode
@@ -25,7 +25,7 @@ _IS_LOCKED: Final = {Lock.LOCKED: True, Lock.ACCESSED: False, Lock.UNKNOWN: None
 
 
 async def async_setup_entry(
-    hass: HomeAssistant, entry: VestibuleConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
+    hass: HomeAssistant, entry: PremisesEntry, async_add_entities: AddConfigEntryEntitiesCallback
 ) -> None:
     """Add a lock for each door, now and later."""
     add_for_each_door(hass, entry, async_add_entities, Platform.LOCK, [("lock", always, VestibuleLock)])
@@ -46,7 +46,7 @@ class VestibuleLock(VestibuleDoorEntity, LockEntity):
     @override
     async def async_added_to_hass(self) -> None:
         """Follow the door."""
-        self.async_on_remove(self._doorway.on_state(self._follow))
+        self._keep_up(self._follow)
         self._show()
 
     @override
@@ -82,10 +82,10 @@ class VestibuleLock(VestibuleDoorEntity, LockEntity):
         self.async_write_ha_state()
 
     def _show(self) -> None:
-        state, strike = self._doorway.state, self._doorway.strike
+        state, strike = self._doorway.state, self._doorway.bolt
         self._attr_available = strike.is_reachable
         self._attr_assumed_state = not strike.capabilities.feedback
         self._attr_is_locked = _IS_LOCKED[state.position]
         self._attr_is_unlocking = state.releasing
         self._attr_changed_by = state.by.name if state.by else None
-        self._attr_code_format = f"^{FORMAT}$" if self._doorway.setup.door.pin else None
+        self._attr_code_format = f"^{FORMAT}$" if self._doorway.door.pin else None

@@ -15,6 +15,7 @@ from homeassistant.core import Event, HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
 
 from .const import DOMAIN, EVENT_ACCESS
+from .vestibule_core.doorstrike.wire import MOST_COUNTED
 from .vestibule_core.model import Code, EventName, Means
 
 
@@ -45,6 +46,10 @@ def words(data: Mapping[str, Any], door: str | None) -> tuple[str, str]:
     happened = AT_DOOR.get(outcome, "had an event of an unknown kind")
     if outcome == EventName.REFUSALS_COUNTED:
         return door or "The building", _counted(happened, data.get("count"), why)
+    if type(slot := data.get("slot")) is int:
+        happened = f"{happened} (slot {slot})"
+    if outcome == EventName.STRIKE_AUTHENTICATION_FAILED and type(count := data.get("count")) is int:
+        happened = f"{happened} {_times(count)}"
     how = HOW.get(str(data.get("means")), "") if outcome in DONE else ""
     return door or "The building", f"{happened}{how}: {why}" if why else f"{happened}{how}"
 
@@ -53,6 +58,10 @@ def _counted(happened: str, count: object, why: str | None) -> str:
     requests = "1 request" if count == 1 else f"{count} requests" if type(count) is int else "requests"
     most = ": " if count == 1 else ", most often: "
     return f"{happened} {requests}{most}{why}" if why else f"{happened} {requests}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times" if count < MOST_COUNTED else f"{count} times or more"
 
 
 def _door(hass: HomeAssistant, data: Mapping[str, Any]) -> str | None:
@@ -91,6 +100,12 @@ AT_DOOR: Final[Mapping[str, str]] = {
     EventName.RELAY_OPERATED_ELSEWHERE: "had its relay operated by something other than Vestibule",
     EventName.DOOR_TAMPERED: "was tampered with",
     EventName.TAMPER_CLEARED: "is trusted again after tampering",
+    EventName.STRIKE_PAIRING_OPENED: "had the button of its strike held: a controller can be paired",
+    EventName.STRIKE_SLOT_ADDED: "had a controller paired with its strike",
+    EventName.STRIKE_SLOT_DELETED: "had a controller deleted from its strike",
+    EventName.STRIKE_RIGHTS_CHANGED: "had the rights of a controller of its strike changed",
+    EventName.STRIKE_FACTORY_RESET: "had its strike reset: it knows no controller any more",
+    EventName.STRIKE_AUTHENTICATION_FAILED: "had its strike tried without a valid key",
     EventName.DOOR_NORMAL: "was set to normal",
     EventName.DOOR_UNLOCKED: "was set to be held open",
     EventName.DOOR_BLOCKED: "was blocked",
@@ -105,6 +120,11 @@ AT_DOOR: Final[Mapping[str, str]] = {
     EventName.PERSON_EXPORTED: "had a person's entries exported",
     EventName.PERSON_DELETED: "had a person deleted from its journal",
     EventName.REFUSALS_COUNTED: "refused and only counted",
+    EventName.POLICY_CHANGED: "had what it allows changed",
+    EventName.POLICY_PENDING: "was asked to allow more, which waits for its button or a day",
+    EventName.CLIENT_PAIRED: "was paired with a program",
+    EventName.CLIENT_CHANGED: "had the rights of a program changed",
+    EventName.CLIENT_REMOVED: "had a program removed",
 }
 """What happened at a door, or to the building."""
 
@@ -125,6 +145,11 @@ DONE: Final = frozenset(
         EventName.JOURNAL_EXPORTED,
         EventName.PERSON_EXPORTED,
         EventName.PERSON_DELETED,
+        EventName.POLICY_CHANGED,
+        EventName.POLICY_PENDING,
+        EventName.CLIENT_PAIRED,
+        EventName.CLIENT_CHANGED,
+        EventName.CLIENT_REMOVED,
     }
 )
 """What somebody does; the rest follows from it, or happens."""

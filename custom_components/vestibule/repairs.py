@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import probatio
 from homeassistant.components.http.const import KEY_HASS_USER
@@ -19,13 +19,16 @@ from homeassistant.helpers.http import current_request
 
 from .actor import async_actor
 from .const import DOMAIN
+from .doorway import Premises
 from .embedded import Embedded, VestibuleConfigEntry, make_new_key
 from .issues import ATTR_DOOR, ATTR_ENTRY, ATTR_KIND, Kind
+from .remote import Remote
+from .vestibule_core.api.messages import Confirmed
 from .vestibule_core.errors import IdentityUnusable, JournalInUse, StoreFailed
 from .vestibule_core.model import Actor, Code, Decision, DoorId
 
 type _Data = dict[str, str | int | float | None]
-type _Order = Callable[[Embedded, _Data, Actor, Context], Awaitable[Decision]]
+type _Order = Callable[[Any, _Data, Actor, Context], Awaitable[Decision]]
 
 _NOT_DONE: Final = {Code.TAMPERED: "still_tampered", Code.STORE_FAILED: "store_failed"}
 """What keeps a repair from being done, and can be put right."""
@@ -37,20 +40,32 @@ async def _confirm_clock(embedded: Embedded, _: _Data, actor: Actor, origin: Con
     return await embedded.controller.by_hand.confirm_clock(actor, origin)
 
 
-async def _clear_tamper(embedded: Embedded, data: _Data, actor: Actor, origin: Context) -> Decision:
-    return await embedded.controller.by_hand.clear_tamper(DoorId(str(data[ATTR_DOOR])), actor, origin)
-
-
 async def _confirm_restore(embedded: Embedded, _: _Data, actor: Actor, origin: Context) -> Decision:
     return await embedded.controller.by_hand.confirm_restore(actor, origin)
 
 
+async def _confirm_gateways_clock(remote: Remote, _: _Data, actor: Actor, origin: Context) -> Decision:
+    return await remote.confirm(Confirmed.CLOCK, actor, origin)
+
+
+async def _confirm_gateways_restore(remote: Remote, _: _Data, actor: Actor, origin: Context) -> Decision:
+    return await remote.confirm(Confirmed.RESTORED, actor, origin)
+
+
+async def _clear_tamper(premises: Premises[Any], data: _Data, actor: Actor, origin: Context) -> Decision:
+    door = DoorId(str(data[ATTR_DOOR]))
+    doorway = premises.doors.get(door)
+    return await doorway.clear_tamper(actor, origin) if doorway else Decision(Code.WRONG_DOOR, door)
+
+
 _ORDERS: Final[dict[str, _Order]] = {
     Kind.CLOCK_UNTRUSTED: _confirm_clock,
+    Kind.GATEWAY_CLOCK: _confirm_gateways_clock,
+    Kind.GATEWAY_RESTORED: _confirm_gateways_restore,
     Kind.JOURNAL_RESTORED: _confirm_restore,
     Kind.TAMPERED: _clear_tamper,
 }
-"""What is done at a loaded building by confirming."""
+"""What is done at a loaded building or gateway by confirming; each repair is about an entry of its kind."""
 
 
 async def async_create_fix_flow(_: HomeAssistant, __: str, data: _Data | None) -> RepairsFlow:

@@ -10,7 +10,7 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
 from .actor import async_actor, raise_unless_done
-from .embedded import Doorway, VestibuleConfigEntry
+from .doorway import Doorway, PremisesEntry
 from .entity import VestibuleDoorEntity, add_for_each_door, always
 from .vestibule_core.model import DoorMode
 
@@ -18,7 +18,7 @@ PARALLEL_UPDATES = 0
 
 
 async def async_setup_entry(
-    hass: HomeAssistant, entry: VestibuleConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
+    hass: HomeAssistant, entry: PremisesEntry, async_add_entities: AddConfigEntryEntitiesCallback
 ) -> None:
     """Add a mode for each door, now and later."""
     add_for_each_door(hass, entry, async_add_entities, Platform.SELECT, [("mode", always, VestibuleMode)])
@@ -39,7 +39,7 @@ class VestibuleMode(VestibuleDoorEntity, SelectEntity):
     @override
     async def async_added_to_hass(self) -> None:
         """Follow the door."""
-        self.async_on_remove(self._doorway.on_state(self._follow))
+        self._keep_up(self._follow)
         self._show()
 
     @override
@@ -57,7 +57,7 @@ class VestibuleMode(VestibuleDoorEntity, SelectEntity):
     def _show(self) -> bool:
         """Take over the door's mode; return whether that is news."""
         before = self._attr_current_option, self._attr_options
-        mode, can_hold = self._doorway.state.mode, self._doorway.strike.capabilities.can_hold
+        mode, can_hold = self._doorway.state.mode, self._doorway.bolt.capabilities.can_hold
         self._attr_current_option = mode.value
         self._attr_options = [
             each.value

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Final, override
+from typing import Any, Final, override
 
 from homeassistant.components.sensor import (
     SensorDeviceClass,
@@ -19,9 +19,8 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.event import async_track_time_interval
 
-from .building import DoorSetup, RadioStrike
-from .embedded import Doorway, Embedded, VestibuleConfigEntry
-from .entity import VestibuleBuildingEntity, VestibuleDoorEntity, add_for_each_door
+from .doorway import Doorway, Premises, PremisesEntry
+from .entity import VestibuleDoorEntity, VestibulePremisesEntity, add_for_each_door
 from .vestibule_core.doorstrike.wire import Caps
 
 PARALLEL_UPDATES = 0
@@ -30,9 +29,10 @@ SCAN_INTERVAL = timedelta(minutes=1)  # of the counts: a state for each access w
 
 @dataclass(frozen=True, kw_only=True)
 class VestibuleSensorDescription(SensorEntityDescription):
-    """A row: a count of the building."""
+    """A row: a count of the premises."""
 
-    count: Callable[[Embedded], int]
+    count: Callable[[Premises[Any]], int | None]
+    """None: it does not say."""
 
 
 _ROWS: Final = (
@@ -42,7 +42,7 @@ _ROWS: Final = (
         state_class=SensorStateClass.TOTAL_INCREASING,
         entity_category=EntityCategory.DIAGNOSTIC,
         entity_registry_enabled_default=False,
-        count=lambda embedded: embedded.journal_entries,
+        count=lambda premises: premises.journal_entries,
     ),
     VestibuleSensorDescription(
         key="refusals_counted",
@@ -50,7 +50,7 @@ _ROWS: Final = (
         state_class=SensorStateClass.TOTAL_INCREASING,
         entity_category=EntityCategory.DIAGNOSTIC,
         entity_registry_enabled_default=False,
-        count=lambda embedded: embedded.controller.counters.total(),
+        count=lambda premises: premises.refusals_counted,
     ),
 )
 
@@ -61,7 +61,7 @@ class VestibuleStrikeSensorDescription(SensorEntityDescription):
 
     value: Callable[[Doorway], int | None]
     """None: it has not said lately."""
-    exists: Callable[[DoorSetup], bool]
+    exists: Callable[[Doorway], bool]
 
 
 def _signal(doorway: Doorway) -> int | None:
@@ -69,12 +69,12 @@ def _signal(doorway: Doorway) -> int | None:
     return None if strike is None else strike.radio.rssi
 
 
-def _is_radio(setup: DoorSetup) -> bool:
-    return isinstance(setup.relay, RadioStrike)
+def _is_radio(doorway: Doorway) -> bool:
+    return doorway.radio_caps is not None
 
 
-def _has_battery(setup: DoorSetup) -> bool:
-    return isinstance(setup.relay, RadioStrike) and Caps.BATTERY in setup.relay.caps
+def _has_battery(doorway: Doorway) -> bool:
+    return doorway.radio_caps is not None and Caps.BATTERY in doorway.radio_caps
 
 
 _STRIKE_ROWS: Final = (
@@ -101,10 +101,13 @@ _STRIKE_ROWS: Final = (
 
 
 async def async_setup_entry(
-    hass: HomeAssistant, entry: VestibuleConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
+    hass: HomeAssistant, entry: PremisesEntry, async_add_entities: AddConfigEntryEntitiesCallback
 ) -> None:
-    """Add the building's counts, and what each strike says of itself, now and later."""
-    async_add_entities([VestibuleCount(entry.runtime_data, row) for row in _ROWS], update_before_add=True)
+    """Add the premises' counts, and what each strike says of itself, now and later."""
+    premises = entry.runtime_data
+    async_add_entities(
+        [VestibuleCount(premises, row) for row in _ROWS if row.count(premises) is not None], update_before_add=True
+    )
     rows = [(row.key, row.exists, partial(VestibuleStrikeSensor, row=row)) for row in _STRIKE_ROWS]
     add_for_each_door(hass, entry, async_add_entities, Platform.SENSOR, rows)
 
@@ -122,7 +125,7 @@ class VestibuleStrikeSensor(VestibuleDoorEntity, SensorEntity):
     @override
     async def async_added_to_hass(self) -> None:
         """Follow the strike."""
-        self.async_on_remove(self._doorway.on_state(self._follow))
+        self._keep_up(self._follow)
         # Of how loud it is heard, nothing tells. Home Assistant's own polling would outlive the last entity polled.
         self.async_on_remove(async_track_time_interval(self.hass, self._follow, SCAN_INTERVAL))
         self._show()
@@ -139,17 +142,17 @@ class VestibuleStrikeSensor(VestibuleDoorEntity, SensorEntity):
         self._attr_available = self._attr_native_value is not None
 
 
-class VestibuleCount(VestibuleBuildingEntity, SensorEntity):
+class VestibuleCount(VestibulePremisesEntity, SensorEntity):
     """One count of the building."""
 
     entity_description: VestibuleSensorDescription
     _attr_should_poll = True
 
-    def __init__(self, embedded: Embedded, row: VestibuleSensorDescription) -> None:
+    def __init__(self, premises: Premises[Any], row: VestibuleSensorDescription) -> None:
         """Count ``row``."""
-        super().__init__(embedded, row.key)
+        super().__init__(premises, row.key)
         self.entity_description = row
 
     async def async_update(self) -> None:
         """Count."""
-        self._attr_native_value = self.entity_description.count(self._embedded)
+        self._attr_native_value = self.entity_description.count(self._premises)

@@ -6,20 +6,24 @@ once used. A refusal is an answer, not an error: both actions demand that their 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import probatio
 from homeassistant.const import ATTR_DEVICE_ID
 from homeassistant.core import HomeAssistant, ServiceCall, ServiceResponse, SupportsResponse, callback
-from homeassistant.exceptions import ServiceValidationError
+from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers import service
+from homeassistant.helpers.device_registry import ChildDeviceEntry, DeviceEntry
 
 from .const import CONF_DOOR, CONF_ISSUER, DOMAIN
-from .embedded import Embedded, VestibuleConfigEntry
-from .vestibule_core import wire
-from .vestibule_core.errors import Refused
-from .vestibule_core.model import Code, DoorId, Issuer, Principal
+from .embedded import Embedded, VestibuleConfigEntry, building_entry
+from .remote import gateway_of
+from .vestibule_core import token, wire
+from .vestibule_core.errors import GatewayForbidden, GatewayImpostor, GatewayRefused, GatewayUnreachable, Refused
+from .vestibule_core.model import Code, Decision, DoorId, Issuer, Principal
 
 ATTR_TOKEN: Final = "token"
 
@@ -60,9 +64,13 @@ def async_setup_services(hass: HomeAssistant) -> None:
 
 async def _request_challenge(call: ServiceCall) -> ServiceResponse:
     """Return a fresh challenge of a door for a carrier."""
-    embedded = loaded_building(call.hass)
+    embedded, door, issuer = loaded_building(call.hass), door_of(call), Issuer(call.data[CONF_ISSUER])
+    with _carried():
+        if (gateway := gateway_of(call.hass, door)) is not None:
+            answer = await gateway.challenge(door, issuer)
+            return {"door": door, "challenge": answer["non"], "ttl": answer["ttl"]}
     try:
-        challenge = embedded.controller.challenge(door_of(call, embedded), Issuer(call.data[CONF_ISSUER]))
+        challenge = embedded.controller.challenge(door, issuer)
     except Refused as refusal:
         raise ServiceValidationError(
             translation_domain=DOMAIN,
@@ -74,22 +82,51 @@ async def _request_challenge(call: ServiceCall) -> ServiceResponse:
 
 async def _present_token(call: ServiceCall) -> ServiceResponse:
     """Judge a token and, if it stands, open its door once."""
-    decision = await loaded_building(call.hass).controller.present(call.data[ATTR_TOKEN], Principal(), call.context)
+    embedded, text = loaded_building(call.hass), call.data[ATTR_TOKEN]
+    door = token.claimed_door(text)
+    with _carried():
+        if door is not None and (gateway := gateway_of(call.hass, door)) is not None:
+            if embedded.locked_down:  # the gateway may not have heard of it yet
+                return {"limit": None, **wire.decision_answer(Decision(Code.LOCKDOWN, door)), "door": door}
+            return {"limit": None, **await gateway.present(door, text, None), "door": door}
+    decision = await embedded.controller.present(text, Principal(), call.context)
     return {"limit": None, **wire.decision_answer(decision), "door": decision.door}
 
 
+@contextmanager
+def _carried() -> Iterator[None]:
+    """Say why a gateway could not be asked; nothing moved."""
+    try:
+        yield
+    except (GatewayUnreachable, GatewayImpostor, GatewayForbidden) as err:
+        raise HomeAssistantError(translation_domain=DOMAIN, translation_key="gateway_unreachable") from err
+    except GatewayRefused as refusal:
+        raise ServiceValidationError(
+            translation_domain=DOMAIN,
+            translation_key="gateway_refused",
+            translation_placeholders={"reason": refusal.error},
+        ) from refusal
+
+
 def loaded_building(hass: HomeAssistant) -> Embedded:
-    """Return the building; raise a translated error if none is loaded."""
-    entry: VestibuleConfigEntry = service.async_get_config_entry(hass, DOMAIN, None)
+    """Return the building; raise a translated error if it is not loaded."""
+    known = building_entry(hass)
+    entry: VestibuleConfigEntry = service.async_get_config_entry(hass, DOMAIN, known.entry_id if known else "")
     return entry.runtime_data
 
 
-def door_of(call: ServiceCall, embedded: Embedded) -> DoorId:
+def door_of(call: ServiceCall) -> DoorId:
     """Return the door that a call means, by its id or its device; an empty id if it is none of ours."""
     if (CONF_DOOR in call.data) == (ATTR_DEVICE_ID in call.data):
         raise ServiceValidationError(translation_domain=DOMAIN, translation_key="door_or_device")
     if CONF_DOOR in call.data:
         return DoorId(call.data[CONF_DOOR])
     device, _ = service.async_get_device_and_config_entry(call.hass, DOMAIN, call.data[ATTR_DEVICE_ID])
-    identifiers = {identifier for _, identifier in device.identifiers}
-    return next((door for door in embedded.doors if door in identifiers), DoorId(""))
+    return door_of_device(device)
+
+
+@callback
+def door_of_device(device: DeviceEntry | ChildDeviceEntry) -> DoorId:
+    """Return the door that a device is, here or at a gateway; an empty id if it is none."""
+    ours = (identifier for domain, identifier in device.identifiers if domain == DOMAIN)
+    return next((DoorId(identifier) for identifier in ours if identifier.startswith("door:")), DoorId(""))

@@ -11,14 +11,14 @@ from homeassistant.core import Context, HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
 from .actor import async_actor, raise_unless_done
-from .embedded import Doorway, Embedded, VestibuleConfigEntry
-from .entity import VestibuleBuildingEntity, VestibuleDoorEntity, VestibuleEntity, add_for_each_door, always
+from .doorway import Doorway, Premises, PremisesEntry
+from .entity import VestibuleDoorEntity, VestibuleEntity, VestibulePremisesEntity, add_for_each_door, always
 
 PARALLEL_UPDATES = 0
 
 
 async def async_setup_entry(
-    hass: HomeAssistant, entry: VestibuleConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
+    hass: HomeAssistant, entry: PremisesEntry, async_add_entities: AddConfigEntryEntitiesCallback
 ) -> None:
     """Add the building's lockdown, and a switch for each door, now and later."""
     async_add_entities([VestibuleLockdown(entry.runtime_data)])
@@ -68,7 +68,7 @@ class VestibuleDeliveries(VestibuleDoorEntity, _ByHand):
     @override
     async def async_added_to_hass(self) -> None:
         """Follow the door."""
-        self.async_on_remove(self._doorway.on_state(self._follow))
+        self._keep_up(self._follow)
         self._attr_is_on = self._is_so
 
     @property
@@ -82,29 +82,44 @@ class VestibuleDeliveries(VestibuleDoorEntity, _ByHand):
         raise_unless_done(await self._doorway.set_deliveries(on, actor, context), self._door_name)
 
 
-class VestibuleLockdown(VestibuleBuildingEntity, _ByHand):
-    """The building's lockdown. Keeps nobody in: the way out is mechanical."""
+class VestibuleLockdown(VestibulePremisesEntity, _ByHand):
+    """The lockdown of the building, or of one gateway. Keeps nobody in: the way out is mechanical."""
 
     _attr_translation_key = "lockdown"
     # Also keeps it from voice assistants, which get every plain switch unasked, and call without a user.
     _attr_entity_category = EntityCategory.CONFIG
 
-    def __init__(self, embedded: Embedded) -> None:
-        """Be the building's switch."""
-        super().__init__(embedded, "lockdown")
+    def __init__(self, premises: Premises[Any]) -> None:
+        """Be the premises' switch."""
+        super().__init__(premises, "lockdown")
+        self._attr_extra_state_attributes: dict[str, list[str]] = {}
+        self._was_there = False
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Follow the building."""
-        self.async_on_remove(self._embedded.on_building(self._follow))
-        self._attr_is_on = self._is_so
+        """Follow the premises."""
+        self.async_on_remove(self._premises.on_change(self._follow))
+        self._show()
+
+    @callback
+    @override
+    def _follow(self) -> None:
+        if self._show():
+            self.async_write_ha_state()
+
+    def _show(self) -> bool:
+        """Take over what holds; return whether that is news."""
+        before = self._attr_is_on, self._attr_extra_state_attributes, self._was_there
+        self._attr_is_on, self._was_there = self._is_so, self._premises.is_there
+        self._attr_extra_state_attributes = {"pending": self._premises.lockdown_pending}
+        return before != (self._attr_is_on, self._attr_extra_state_attributes, self._was_there)
 
     @property
     @override
     def _is_so(self) -> bool:
-        return self._embedded.controller.by_hand.locked_down
+        return self._premises.locked_down
 
     @override
     async def _wish(self, on: bool, context: Context | None) -> None:
         actor = await async_actor(self.hass, context)
-        raise_unless_done(await self._embedded.set_lockdown(on, actor, context), self._embedded.name)
+        raise_unless_done(await self._premises.set_lockdown(on, actor, context), self._premises.name)

@@ -7,8 +7,7 @@ from typing import Any
 from homeassistant.components.system_health import SystemHealthRegistration
 from homeassistant.core import HomeAssistant, callback
 
-from .const import DOMAIN
-from .embedded import VestibuleConfigEntry
+from .embedded import loaded_building
 
 
 @callback
@@ -18,10 +17,8 @@ def async_register(hass: HomeAssistant, register: SystemHealthRegistration) -> N
 
 
 async def _info(hass: HomeAssistant) -> dict[str, Any]:
-    entry: VestibuleConfigEntry | None = next(iter(hass.config_entries.async_loaded_entries(DOMAIN)), None)
-    if entry is None:
+    if (embedded := loaded_building(hass)) is None:
         return {"building": "not loaded"}
-    embedded = entry.runtime_data
     controller = embedded.controller
     return {
         "building": "stopped" if controller.stopped else "working",

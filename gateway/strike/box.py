@@ -8,7 +8,6 @@ inputs. At the end: the relay first.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
@@ -28,8 +27,6 @@ from .label import find_label
 from .relay import MemoryOutput, Output
 from .shell import Shell
 from .store import Store
-
-_LOG = logging.getLogger(__name__)
 
 
 class NoController(Exception):
@@ -86,7 +83,6 @@ async def at_work(config: Config, reach: Reach) -> AsyncGenerator[Box]:
         except (BaseBumbleError, TimeoutError) as err:
             raise NoController(f"the Bluetooth controller does not work: {err or 'no answer'}") from err
         _start_inputs(config, shell, stack)
-        _LOG.info("ready strike=%s address=%s", label.strike_id.hex(), address)
         yield Box(label, new, address, shell, reached.gone)
 
 

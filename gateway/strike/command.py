@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.source import Unusable
+from gateway.toml_table import ConfigError
 from vestibule_core.doorstrike.device import PAIRING_HOLD, RESET_HOLD, ButtonHeld
 
 from . import gpio
-from .config import Config, ConfigError, chips, read_config
+from .config import Config, chips, read_config
 from .label import find_label, printed, read_label
 from .store import Store, StoreFailed, StoreInUse
 
@@ -135,6 +136,8 @@ async def _work(config: Config) -> None:
                 loop.add_signal_handler(number, box.shell.sensed, ButtonHeld(seconds))
             loop.set_exception_handler(_end_if_the_device_is_gone(failed))
             _introduce(box, config)
+            # Not before the signals are taken: one that comes too early ends a process.
+            _LOG.info("ready strike=%s address=%s", box.label.strike_id.hex(), box.address)
             await asyncio.wait([asked_to_end, box.gone, failed], return_when=asyncio.FIRST_COMPLETED)
             for number in held:
                 loop.remove_signal_handler(number)

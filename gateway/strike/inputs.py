@@ -56,6 +56,7 @@ def caps(config: Config) -> Caps:
         Caps.CONTACT * bool(config.contact or simulated)
         | Caps.TAMPER * bool(config.tamper or simulated)
         | Caps.LOCK_MONITOR * bool(config.bolt or simulated)
+        | Caps.REX * bool(config.rex or simulated)
         | Caps.HOLD * config.hold
     )
 

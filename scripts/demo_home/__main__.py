@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from .building import CARRIER, DOORS, SIDE_GATE
+from .building import CARRIER, DOORS, Door
 from .carrier import TurnedAway
 from .delivery import Play, play
 from .demo import USER_NAME, USUAL_FOLDER, Demo, command, running
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--port", type=int, default=USUAL_PORT)
     verbs = parser.add_subparsers(dest="verb")
-    doors = [*(plan.key for plan in DOORS), SIDE_GATE]
+    doors = [plan.key for plan in DOORS]
     deliver = verbs.add_parser("deliver", add_help=False)
     deliver.add_argument("door", choices=doors)
     plays = deliver.add_mutually_exclusive_group()
@@ -92,7 +92,6 @@ _PLAYS: Final = {
     "deliver gate": "a driver delivers at the gate",
     "deliver lobby": "... at the lobby",
     "deliver parcel-room": "... at the parcel room",
-    f"deliver {SIDE_GATE}": "... at the side gate, over (virtual) Bluetooth",
     f"deliver gate --{Play.REPLAY}": "the same token a second time",
     f"deliver gate --{Play.FORGED}": "a token that somebody else signed",
     f"deliver gate --{Play.WRONG_DOOR}": "a token that is not for this door",
@@ -107,11 +106,8 @@ _PLAYS: Final = {
 
 def _welcome(folder: Path, demo: Demo, home: Home, wanted_port: int, seconds: float) -> None:
     version = home.get("/api/config")["version"]
-    with_relay = [door.name for door in demo.doors if door.strike is None]
-    with_strike = [door.name for door in demo.doors if door.strike is not None]
-    bluetooth = "".join(f"\n             {name}, with a Bluetooth strike on a virtual radio" for name in with_strike)
-    shown = {what: shows for what, shows in _PLAYS.items() if with_strike or SIDE_GATE not in what}
-    plays = "\n".join(f"  {command(folder)} {what:<36} {shows}" for what, shows in shown.items())
+    doors = "\n             ".join(f"{door.name}, {_hardware(door)}" for door in demo.doors)
+    plays = "\n".join(f"  {command(folder)} {what:<36} {shows}" for what, shows in _PLAYS.items())
     taken = "" if demo.port == wanted_port else f"   (port {wanted_port} is taken)"
     print(
         f"""
@@ -121,20 +117,29 @@ def _welcome(folder: Path, demo: Demo, home: Home, wanted_port: int, seconds: fl
   user name  {USER_NAME}
   password   {demo.password}
 
-  doors      {", ".join(with_relay)}, each with a simulated relay and contact{bluetooth}
+  doors      {doors}
   carrier    {CARRIER}, may open all of them
 
 In another terminal:
 
 {plays}
 
-In the browser: Settings > Devices & services > Vestibule has the building, its doors and the carrier.
+In the browser: Settings > Devices & services > Vestibule has the building with its doors and the carrier, and
+the gateway with its door.
 A door's page has its lock, its mode and, under Activity, what happened there. A forged or garbled token,
 or one that was presented before, is only counted.
 
 Ctrl-C ends it.""",
         flush=True,
     )
+
+
+def _hardware(door: Door) -> str:
+    if door.strike is not None:
+        return "with a Bluetooth strike on a virtual radio"
+    if door.gateway is not None:
+        return "with a gateway and a simulated relay board (Modbus-TCP)"
+    return "with a simulated relay and contact in Home Assistant"
 
 
 if __name__ == "__main__":

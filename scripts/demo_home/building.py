@@ -1,4 +1,4 @@
-"""The demo's building: a gate, a lobby, a parcel room and perhaps a side gate, and one carrier that may deliver there.
+"""The demo's building: a gate with a Bluetooth strike, a lobby, a parcel room with a gateway, and one carrier.
 
 Set up and changed through the forms that a building manager fills in, over Home Assistant's REST API; what a form
 shows only once is read off the form.
@@ -7,13 +7,14 @@ shows only once is read off the form.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from .home import Home, HomeFailed
-from .radio import SideGate
+from .home import HOST, Home, HomeFailed
+from .radio import Gate
+from .room import Room
 
 LATITUDE: Final = 52.09083
 LONGITUDE: Final = 5.12222
@@ -61,9 +62,16 @@ class Plan:
         ]
 
 
+GATE: Final = "gate"
+"""The key of the door that has a Bluetooth strike, where there is a radio; as it stands in DOORS, it has a relay."""
+PARCEL_ROOM: Final = "parcel-room"
+"""The key of the door that a gateway has, where there can be one; as it stands in DOORS, it has a relay."""
+DISCOVERY: Final = 30.0
+"""Seconds within which Home Assistant finds a strike."""
+
 DOORS: Final = (
     Plan(
-        key="gate",
+        key=GATE,
         name="Gate",
         area="Courtyard",
         relay="switch.gate_relay",
@@ -87,7 +95,7 @@ DOORS: Final = (
         relock="close",
     ),
     Plan(
-        key="parcel-room",
+        key=PARCEL_ROOM,
         name="Parcel room",
         area="Ground floor",
         relay="button.parcel_room_relay",
@@ -96,13 +104,6 @@ DOORS: Final = (
         sensors={"contact": "binary_sensor.parcel_room_relay_door"},
     ),
 )
-
-
-SIDE_GATE: Final = "side-gate"
-"""The key of the door with a Bluetooth strike."""
-SIDE_GATE_AREA: Final = "Courtyard"
-DISCOVERY: Final = 30.0
-"""Seconds within which Home Assistant finds a strike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,14 @@ class Door:
     has_rex: bool
     """There is an exit button, or something else that tells who leaves."""
     strike: str | None = None
-    """The id of its Bluetooth strike, by which Home Assistant knows the door; None: it has a relay."""
+    """The id of its Bluetooth strike, by which Home Assistant knows the door; None: it has none."""
+    gateway: str | None = None
+    """The id of the gateway that has it; None: the building itself has it."""
+
+    @property
+    def has_relay(self) -> bool:
+        """Whether a relay of Home Assistant's releases it."""
+        return self.strike is None and self.gateway is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,21 +136,33 @@ class Building:
     """What the carrier was given to call in with; shown once."""
 
 
-def set_up(home: Home, jwk_set: str, side_gate: SideGate | None = None) -> Building:
-    """Set the integration up in a Home Assistant that somebody with administrator rights has signed in to."""
-    home.flow("simulated_relays", [("user", {})])
+def set_up(home: Home, jwk_set: str, gate: Gate | None = None, room: Room | None = None) -> Building:
+    """Set the integration up in a Home Assistant that somebody with administrator rights has signed in to.
+
+    The gate's strike and the parcel room's gateway are paired if there are such; else those doors have relays, too.
+    """
+    if "virtual_radio" not in home.get("/api/components"):
+        gate = None
+    elsewhere = {key for key, there in ((GATE, gate), (PARCEL_ROOM, room)) if there is not None}
+    plans = [plan for plan in DOORS if plan.key not in elsewhere]
+    home.flow("simulated_relays", [("user", {"gate": gate is None, "parcel_room": room is None})])
     made = home.flow("vestibule", [("user", {"name": "Demo building"})])[-1]
     entry = made["result"]["entry_id"]
     # Adding the building goes on to its first door.
-    first, *others = DOORS
-    doors = (
+    first, *others = plans
+    doors = [
         _add_door(home, entry, first, begun=made["next_flow"][1]),
         *(_add_door(home, entry, plan) for plan in others),
-    )
-    if side_gate is not None and "virtual_radio" in home.get("/api/components"):
-        doors += (_pair(home, entry, side_gate),)
+    ]
+    if gate is not None:
+        doors.insert(0, _pair(home, entry, gate))
+    if room is not None:
+        doors.append(_pair_gateway(home, room))
     _place(home, doors)
-    return Building(doors, _add_carrier(home, entry, doors, jwk_set))
+    intake_key = _add_carrier(home, entry, doors, jwk_set)
+    if room is not None:
+        room.wait_until_allowed(CARRIER)
+    return Building(tuple(doors), intake_key)
 
 
 def _add_door(home: Home, entry: str, plan: Plan, *, begun: str | None = None) -> Door:
@@ -151,17 +171,17 @@ def _add_door(home: Home, entry: str, plan: Plan, *, begun: str | None = None) -
     return Door(plan.key, plan.name, door_id, plan.access_time, has_rex="rex" in plan.sensors)
 
 
-def _pair(home: Home, entry: str, side_gate: SideGate) -> Door:
+def _pair(home: Home, entry: str, gate: Gate) -> Door:
     """Make a door of the strike that Home Assistant has found by itself."""
     flow = home.discovered("vestibule", "bluetooth", DISCOVERY)
-    side_gate.hold_button()
-    name, access_time = "Side gate", 3
+    gate.hold_button()
+    (plan,) = (plan for plan in DOORS if plan.key == GATE)
     form = {
-        "name": name,
-        "access_time": access_time,
+        "name": plan.name,
+        "access_time": plan.access_time,
         "on_power_loss": "fail_secure",
         "keep_connected": False,
-        "code": side_gate.code,
+        "code": gate.code,
     }
     path = f"/api/config/config_entries/flow/{flow}"
     home.get(path)
@@ -170,12 +190,25 @@ def _pair(home: Home, entry: str, side_gate: SideGate) -> Door:
     if done.get("reason") != "door_added":
         raise HomeFailed(f"The strike was not paired: {done.get('errors') or done}")
     (subentries,) = home.commands({"type": "config_entries/subentries/list", "entry_id": entry})
-    (strike,) = (each["unique_id"] for each in subentries if each["title"] == name)
+    (strike,) = (each["unique_id"] for each in subentries if each["title"] == plan.name)
     door = done["description_placeholders"]["door"]
-    return Door(SIDE_GATE, name, door, access_time, has_rex=False, strike=strike)
+    has_rex = f"{door}_rex" in _registered(home)
+    return Door(GATE, plan.name, door, plan.access_time, has_rex, strike)
 
 
-def _add_carrier(home: Home, entry: str, doors: tuple[Door, ...], jwk_set: str) -> str:
+def _pair_gateway(home: Home, room: Room) -> Door:
+    """Add the gateway at its address, with the code that it shows; return the door that it brings along."""
+    (plan,) = (plan for plan in DOORS if plan.key == PARCEL_ROOM)
+    address = {"host": HOST, "port": room.port}
+    made = home.flow("vestibule", [("gateway", address), ("gateway_code", {"code": room.pairing_code()})])[-1]
+    (devices,) = home.commands({"type": "config/device_registry/list"})
+    ours = [device for device in devices if made["result"]["entry_id"] in device["config_entries"]]
+    (door,) = (identifier for device in ours for _, identifier in device["identifiers"] if device["name"] == plan.name)
+    (gateway,) = (identifier for device in ours for _, identifier in device["identifiers"] if identifier != door)
+    return Door(plan.key, plan.name, door, room.access_time, has_rex=False, gateway=gateway)
+
+
+def _add_carrier(home: Home, entry: str, doors: Sequence[Door], jwk_set: str) -> str:
     form = {
         "name": CARRIER,
         "issuer": ISSUER,
@@ -191,12 +224,12 @@ def _add_carrier(home: Home, entry: str, doors: tuple[Door, ...], jwk_set: str) 
     return _read_off(shown, "intake_key", r"[A-Za-z0-9_-]{43}")
 
 
-def _place(home: Home, doors: tuple[Door, ...]) -> None:
+def _place(home: Home, doors: Sequence[Door]) -> None:
     """Put each door where it is, in place of the rooms of a flat that Home Assistant begins with."""
     areas, devices = home.commands({"type": "config/area_registry/list"}, {"type": "config/device_registry/list"})
     home.commands(*({"type": "config/area_registry/delete", "area_id": area["area_id"]} for area in areas))
-    area_of = {plan.key: plan.area for plan in DOORS} | {SIDE_GATE: SIDE_GATE_AREA}
-    names = sorted({area_of[door.key] for door in doors})
+    area_of = {plan.key: plan.area for plan in DOORS}
+    names = sorted(area_of.values())
     made = home.commands(*({"type": "config/area_registry/create", "name": name} for name in names))
     id_of = {area["name"]: area["area_id"] for area in made}
     device_of = {identifier: device["id"] for device in devices for _, identifier in device["identifiers"]}
@@ -204,8 +237,8 @@ def _place(home: Home, doors: tuple[Door, ...]) -> None:
         *(
             {"type": "config/device_registry/update", "device_id": device_of[key], "area_id": id_of[area_of[door.key]]}
             for door in doors
-            for key in (door.id, door.key)  # the door, and the relay that drives it
-            if key == door.id or door.strike is None
+            for key in (door.id, door.gateway, door.key if door.has_relay else None)  # the door, and what drives it
+            if key is not None
         )
     )
 
@@ -243,10 +276,11 @@ def entities_of(home: Home, door: Door) -> dict[Part, str]:
         raise HomeFailed(f"{door.name} is not as the demo set it up. Begin anew with --fresh.") from err
 
 
-def lockdown_of(home: Home) -> str:
-    """Return the entity id of the building's lockdown."""
+def lockdown_of(home: Home, doors: Sequence[Door]) -> str:
+    """Return the entity id of the building's lockdown; the gateways of ``doors`` have one each besides."""
+    others = {f"{door.gateway}_lockdown" for door in doors}
     for unique_id, entity_id in _registered(home).items():
-        if unique_id.endswith("_lockdown"):
+        if unique_id.endswith("_lockdown") and unique_id not in others:
             return entity_id
     raise HomeFailed("The building is not in Home Assistant any more. Begin anew with --fresh.")
 

@@ -24,7 +24,7 @@ from .building import CARRIER, ISSUER, MAX_DISTANCE, Part, change, known_as
 from .carrier import CARELESS, Impostor, NotConfirmed
 from .demo import command
 from .home import HomeFailed, uninterrupted
-from .stage import Stage, stage, style
+from .stage import TELLING, Stage, stage, style
 
 TOO_FAR: Final = 400.0
 """Metres."""
@@ -179,9 +179,17 @@ def _outside_hours(at: Stage) -> None:
     now = datetime.now(ZoneInfo(at.home.get("/api/config")["time_zone"]))
     begins, ends = (f"{now + timedelta(hours=hours):%H}:00" for hours in (2, 4))
     row = {"days": _DAYS, "from": f"{begins}:00", "to": f"{ends}:00"}
-    name = at.door.name.lower()
-    at.step("manager", f"opens the {name} for deliveries from {begins} to {ends}; it is {now:%H:%M} now")
-    with _changed(at, "door", known_as(at.door), "admit", {"hours": [row]}, f"puts the hours of the {name} back"):
+    hours = f"from {begins} to {ends}; it is {now:%H:%M} now"
+    if at.door.gateway is None:
+        name = at.door.name.lower()
+        at.step("manager", f"opens the {name} for deliveries {hours}")
+        back = f"puts the hours of the {name} back"
+        changed = _changed(at, "door", known_as(at.door), "admit", {"hours": [row]}, back)
+    else:  # the hours of its doors stand in a gateway's own configuration; those of a carrier are told to it
+        at.step("manager", f"lets {CARRIER} deliver {hours}")
+        back = f"puts the hours of {CARRIER} back"
+        changed = _changed(at, "carrier", ISSUER, "reconfigure", {"hours": [row]}, back)
+    with changed:
         at.refused("POLICY_HOURS")
 
 
@@ -213,12 +221,21 @@ _PLAYS: Final = {
 def _changed(at: Stage, kind: str, unique_id: str, step: str, what: Mapping[str, Any], back: str) -> Iterator[None]:
     """Have the building changed through its form for as long as the `with` lasts."""
     before = change(at.home, kind, unique_id, step, what)
+    _agreed(at, kind)
     try:
         yield
     finally:
         with uninterrupted():
             change(at.home, kind, unique_id, step, before)
         at.step("manager", back)
+        _agreed(at, kind)
+
+
+def _agreed(at: Stage, kind: str) -> None:
+    """Hear that the gateway has taken over what was changed in a carrier."""
+    if kind == "carrier" and at.gateway_is_there:
+        at.due.append("policy_changed")
+        at.hear(until=lambda: at.told.count("policy_changed") == at.due.count("policy_changed"), patience=TELLING)
 
 
 def _accesses_within_the_hour(at: Stage) -> int:

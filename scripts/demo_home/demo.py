@@ -33,7 +33,8 @@ from vestibule_core.model import Issuer
 from . import building, carrier
 from .building import Door
 from .home import HOST, REPOSITORY, VESTIBULE, Home, HomeFailed, answers, free_port, write_private
-from .radio import NoRadio, SideGate
+from .radio import Gate, NoRadio
+from .room import NoGateway, Room
 
 USUAL_FOLDER: Final = REPOSITORY / ".demo"
 USER_NAME: Final = "manager"
@@ -70,7 +71,10 @@ class Demo:
         """Read it. Raises NotRunning if there is none."""
         try:
             kept = json.loads((folder / "demo.json").read_text("utf-8"))
-            return cls(**(kept | {"doors": tuple(Door(**door) for door in kept["doors"])}))
+            demo = cls(**(kept | {"doors": tuple(Door(**door) for door in kept["doors"])}))
+            if [door.key for door in demo.doors] != [plan.key for plan in building.DOORS]:
+                raise KeyError("doors")
+            return demo
         except FileNotFoundError as err:
             raise NotRunning(f"There is no demo in {folder}. Start one with: {command(folder)}") from err
         except (TypeError, KeyError) as err:
@@ -82,11 +86,9 @@ class Demo:
         write_private(folder / "demo.json", json.dumps(asdict(self), indent=2))
 
     def door(self, key: str) -> Door:
-        """Return a door by its short name. Raises HomeFailed if it is not there."""
-        for door in self.doors:
-            if door.key == key:
-                return door
-        raise HomeFailed("This demo has no such door: it had no virtual radio when it was made.")
+        """Return a door by its short name."""
+        (door,) = (door for door in self.doors if door.key == key)
+        return door
 
 
 def home_of(folder: Path, port: int, python: Path = Path(sys.executable)) -> Home:
@@ -106,20 +108,32 @@ def running(folder: Path, *, wanted_port: int, fresh: bool) -> Iterator[tuple[De
         _remove(folder)
         begin(folder)
     with contextlib.ExitStack() as running:
-        side_gate = None
-        if first or any(door.strike for door in Demo.load(folder).doors):
+        gate, room = None, None
+        if first or Demo.load(folder).door(building.GATE).strike is not None:
             try:
-                side_gate = running.enter_context(SideGate(side_gate_of(folder)))
+                gate = running.enter_context(Gate(strike_of(folder)))
             except NoRadio as err:
-                print(f"There is no Bluetooth door: {err}", flush=True)
+                otherwise = "has a relay instead" if first else "cannot be reached"
+                print(f"The gate's Bluetooth strike cannot be run, so it {otherwise}: {err}", flush=True)
+        if first or Demo.load(folder).door(building.PARCEL_ROOM).gateway is not None:
+            try:
+                room = running.enter_context(Room(gateway_of(folder)))
+            except NoGateway as err:
+                otherwise = "has a relay instead" if first else "cannot be reached"
+                print(f"The parcel room's gateway cannot be run, so the room {otherwise}: {err}", flush=True)
         home = running.enter_context(home_of(folder, free_port(wanted_port)))
-        home.radio = None if side_gate is None else side_gate.hears
-        yield make(folder, home, side_gate=side_gate) if first else resume(folder, home), home
+        home.radio = None if gate is None else gate.hears
+        yield make(folder, home, gate=gate, room=room) if first else resume(folder, home), home
 
 
-def side_gate_of(folder: Path) -> Path:
-    """Return the folder of the Bluetooth strike."""
-    return folder / building.SIDE_GATE
+def strike_of(folder: Path) -> Path:
+    """Return the folder of the gate's Bluetooth strike."""
+    return folder / building.GATE
+
+
+def gateway_of(folder: Path) -> Path:
+    """Return the folder of the parcel room's gateway and its relay board."""
+    return folder / building.PARCEL_ROOM
 
 
 def talk_to(folder: Path) -> tuple[Demo, Home]:
@@ -189,8 +203,10 @@ def begin(folder: Path) -> None:
     (folder / "README").write_text(_MARK, "utf-8")
 
 
-def make(folder: Path, home: Home, *, integration: Path = VESTIBULE, side_gate: SideGate | None = None) -> Demo:
-    """Start a new Home Assistant and set it up, with this strike if there is one.
+def make(
+    folder: Path, home: Home, *, integration: Path = VESTIBULE, gate: Gate | None = None, room: Room | None = None
+) -> Demo:
+    """Start a new Home Assistant and set it up, with this gate and this parcel room if there are such.
 
     The folder holds nothing else, or does not exist.
     """
@@ -202,7 +218,7 @@ def make(folder: Path, home: Home, *, integration: Path = VESTIBULE, side_gate: 
     refresh_token = home.onboard("Building manager", USER_NAME, password)
     home.wait_until_started()
     try:
-        made = building.set_up(home, jwk_set, side_gate)
+        made = building.set_up(home, jwk_set, gate, room)
     except HomeFailed as err:
         raise HomeFailed(f"{err}\n{home.last_words()}") from err
     write_private(folder / "swift" / "intake-key", made.intake_key)

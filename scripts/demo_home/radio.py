@@ -1,10 +1,10 @@
-"""The demo's side gate: a Bluetooth strike in a process of its own, on a virtual radio in another.
+"""The demo's gate: a Bluetooth strike in a process of its own, on a virtual radio in another.
 
 Nothing of this is Bluetooth hardware: the radio listens on 127.0.0.1 only. The strike is the one that runs on a
 Raspberry Pi (docs/strike.md), with a file in place of a relay. A driver stands at the gate and goes through it when it
 is released. What this file refuses to do: reach the strike in any other way than a person at its box could (its label,
-its button, its switches and the power), and be needed: without the packages that a radio takes, the demo has one door
-less.
+its button, its switches and the power), and be needed: without the packages that a radio takes, the demo's gate has a
+relay.
 """
 
 from __future__ import annotations
@@ -24,24 +24,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
 
+from . import hardware
+from .hardware import OPENS_AFTER, PASSES_IN, TURN
 from .home import HOST, REPOSITORY, HomeFailed, postponed, uninterrupted
 
 PACKAGES: Final = ("bumble", "segno", "noise", "bleak", "bleak_retry_connector", "habluetooth", "aiousbwatcher")
-OPENS_AFTER: Final = 0.8
-"""Seconds from the release until the driver has pulled the gate open."""
-PASSES_IN: Final = 1.5
-"""Seconds in which whoever opened it is through and it has fallen shut."""
-PATIENCE: Final = 30.0
-"""Seconds for a process to begin."""
-END: Final = 5.0
-"""Seconds for a process to end when it is asked to."""
-_TURN: Final = 0.05
-
 _BOOTED: Final = time.time() - time.monotonic()
 
 _CONFIGURATION: Final = """\
 # Written anew at every start of the demo.
-name = "Side gate"
+name = "Gate"
 transport = "{transport}"
 state = "state"
 simulated_inputs = true
@@ -57,7 +49,7 @@ class NoRadio(HomeFailed):
 
 
 @dataclass
-class SideGate:
+class Gate:
     """The radio and the strike, in a folder of their own. Use it in a `with`; it begins in there.
 
     Verbs: ``hold_button``, ``pull_open``, ``fall_shut``, ``cut_power`` (SIGKILL), ``power_up``.
@@ -86,7 +78,7 @@ class SideGate:
             with uninterrupted():
                 self.end()
             raise
-        self._driver = threading.Thread(target=self._drive, name="driver at the side gate", daemon=True)
+        self._driver = threading.Thread(target=self._drive, name="driver at the gate", daemon=True)
         self._driver.start()
         return self
 
@@ -99,16 +91,8 @@ class SideGate:
         self._ending.set()
         if self._driver is not None:
             self._driver.join()
-        for process in (self._strike, self._radio):
-            if process is not None and process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(END)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-        if self._radio is not None and self._radio.stdout is not None:
-            self._radio.stdout.close()
+        hardware.end(self._strike)
+        hardware.end(self._radio)
         self._strike = self._radio = self._driver = None
 
     # ---- the processes ----
@@ -142,13 +126,8 @@ class SideGate:
 
     def power_up(self, *, contact: str = "closed") -> None:
         """Start the strike at a gate that is closed, or open; return when it is on the air. Raises NoRadio."""
-        inputs = self.folder / "inputs"
-        if not inputs.exists():
-            os.mkfifo(inputs, 0o600)
         said = self._said()
-        # Open for both: no end of the input, whoever has it open.
-        switches = os.open(inputs, os.O_RDWR | os.O_CLOEXEC)
-        try:
+        with hardware.switches(self.folder) as switches:
             with postponed(), (self.folder / "strike.log").open("ab") as log:
                 self._strike = subprocess.Popen(
                     self._command,
@@ -161,8 +140,6 @@ class SideGate:
             for what in (f"contact {contact}", "cover closed", "bolt secured"):
                 self._sense(what)
             self._wait_until(lambda: "INFO ready" in self._said()[len(said) :], "did not start")
-        finally:
-            os.close(switches)
 
     def cut_power(self) -> None:
         """Kill the strike."""
@@ -176,11 +153,8 @@ class SideGate:
 
     def _wait_until(self, true: Callable[[], bool], what: str) -> None:
         assert self._strike is not None
-        deadline = time.monotonic() + PATIENCE
-        while not true():
-            if self._strike.poll() is not None or time.monotonic() > deadline:
-                raise NoRadio(f"The strike {what}; {self.folder / 'strike.log'} says why.")
-            time.sleep(_TURN)
+        if not hardware.wait(true, self._strike):
+            raise NoRadio(f"The strike {what}; {self.folder / 'strike.log'} says why.")
 
     # ---- whoever stands at the box ----
 
@@ -208,12 +182,12 @@ class SideGate:
         self._sense("contact closed")
 
     def _sense(self, what: str) -> None:
-        sense(self.folder, what)
+        hardware.sense(self.folder, what)
 
     def _drive(self) -> None:
         """Be the bolt's switch, and the driver."""
         seen = len(moves(self.folder))
-        while not self._ending.wait(_TURN):
+        while not self._ending.wait(TURN):
             for word, _ in moves(self.folder)[seen:]:
                 seen += 1
                 with contextlib.suppress(OSError):  # nobody has power
@@ -230,27 +204,12 @@ class SideGate:
                 step()
 
 
-def sense(folder: Path, what: str) -> None:
-    """Let an input of the strike in a folder say something. Raises OSError if the strike has no power."""
-    inputs = os.open(folder / "inputs", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        os.write(inputs, f"{what}\n".encode())
-    finally:
-        os.close(inputs)
-
-
 def pass_through(folder: Path) -> None:
     """Open the gate, and let it fall shut in a while. Raises NoRadio if the strike has no power."""
     try:
-        sense(folder, "contact open")
+        hardware.pass_through(folder, "contact open", "contact closed")
     except OSError as err:
-        raise NoRadio("The strike at the side gate has no power.") from err
-
-    def fall_shut() -> None:
-        with contextlib.suppress(OSError):
-            sense(folder, "contact closed")
-
-    threading.Timer(PASSES_IN, fall_shut).start()
+        raise NoRadio("The strike at the gate has no power.") from err
 
 
 def moves(folder: Path) -> list[tuple[str, float]]:

@@ -22,8 +22,8 @@ from vestibule_core.keys import SigningKey
 from vestibule_core.token import Claims
 
 from . import demo as demo_module
-from . import radio
-from .building import SIDE_GATE, Door, Part, entities_of
+from . import radio, room
+from .building import GATE, PARCEL_ROOM, Door, Part, entities_of
 from .carrier import Check, Cloud, Intake, NotConfirmed, Phone, Request
 from .demo import Demo
 from .home import Home
@@ -70,13 +70,15 @@ class Stage:
     cloud: Cloud
     phone: Phone
     strike: Path
-    """The folder of the Bluetooth strike, if there is one."""
+    """The folder of the gate's Bluetooth strike, if it has one."""
+    gateway: Path
+    """The folder of the parcel room's gateway and its board, if it has one."""
     door: Door
     entities: dict[Part, str]
     socket: WebSocket
     """Hears the events on the bus and the states of the door."""
-    states: dict[str, str] = field(default_factory=dict)
-    """What has been heard of the door's entities since the play began."""
+    reasons: set[str] = field(default_factory=set)
+    """What the door's problem sensor has said to be wrong since the play began."""
     told: list[str] = field(default_factory=list)
     """The outcomes that have been heard."""
     due: list[str] = field(default_factory=list)
@@ -87,6 +89,25 @@ class Stage:
     def other_doors(self) -> set[str]:
         """Their ids."""
         return {door.id for door in self.demo.doors} - {self.door.id}
+
+    @property
+    def hardware(self) -> str:
+        """What releases the door, in a word."""
+        return "relay" if self.door.strike is None else "strike"
+
+    @property
+    def judge(self) -> str:
+        """Who checks what is presented at the door, in a word."""
+        return "building" if self.door.gateway is None else "gateway"
+
+    @property
+    def gateway_is_there(self) -> bool:
+        """Whether the building has a gateway, and it is not out of reach."""
+        (door,) = (door for door in self.demo.doors if door.key == PARCEL_ROOM)
+        if door.gateway is None:
+            return False
+        lock = self.home.get(f"/api/states/{entities_of(self.home, door)[Part.LOCK]}")
+        return bool(lock["state"] != "unavailable")
 
     # ---- the screen ----
 
@@ -135,8 +156,9 @@ class Stage:
                 self.told.append(what)
             else:
                 state = event["variables"]["trigger"]["to_state"]
-                self.states[state["entity_id"]] = state["state"]
                 what, at = state["state"], state["last_changed"]
+                if state["entity_id"] == self.entities[Part.PROBLEM]:
+                    self.reasons |= set(state["attributes"]["reasons"])
                 if state["entity_id"] != self.entities[Part.LOCK]:
                     continue
             if show is not None:
@@ -156,13 +178,15 @@ class Stage:
             time.sleep(0.05)
         self.hear(until=lambda: False, patience=SILENCE)
         self.told.clear()
+        self.reasons.clear()
 
     # ---- what the hardware did ----
 
     def releases(self) -> list[tuple[datetime, str]]:
         """Return each release of any relay or strike so far, from their own logs."""
-        of_the_strike = [(at, SIDE_GATE) for at in radio.releases(self.strike)]
-        return sorted(read_relays_log(self.home.relays_log) + of_the_strike)
+        of_the_strike = [(at, GATE) for at in radio.releases(self.strike)]
+        of_the_board = [(at, PARCEL_ROOM) for at in room.releases(self.gateway)]
+        return sorted(read_relays_log(self.home.relays_log) + of_the_strike + of_the_board)
 
     # ---- the steps of a delivery ----
 
@@ -200,7 +224,7 @@ class Stage:
         began = time.perf_counter()
         nonce, lifetime = self.intake.challenge(door.id)
         what = f"the {door.name.lower()} gives a challenge, good once, for {lifetime} s"
-        self.step("building", what, time.perf_counter() - began)
+        self.step("building" if door.gateway is None else "gateway", what, time.perf_counter() - began)
         return nonce
 
     def sign(
@@ -223,9 +247,9 @@ class Stage:
         answer = self.intake.present(self.door.id, text)
         took = time.perf_counter() - began
         if answer["word"] == "granted":
-            self.step("building", f"{style('green', '✓')} granted", took)
+            self.step(self.judge, f"{style('green', '✓')} granted", took)
         else:
-            self.step("building", f"{style('red', '✗')} {_refusal(answer)}", took)
+            self.step(self.judge, f"{style('red', '✗')} {_refusal(answer)}", took)
         self.expect(answer["word"] == word, f"the answer is {answer['word']}, not {word}")
         if code is not None:
             self.expect(answer["code"] == code, f"the reason is {answer['code']}, not {code}")
@@ -236,7 +260,7 @@ class Stage:
         due = [self.door.key] if word == "granted" else []
         self.expect([key for _, key in moved] == due, f"relays released: {[key for _, key in moved]}")
         if not moved:
-            self.step("relay", "did not move")
+            self.step(self.hardware, "did not move")
             self.expect(self.state(Part.LOCK)["state"] != "unlocked", "the lock is unlocked")
         elif due:
             self.follow(moved[0][0])
@@ -258,7 +282,7 @@ class Stage:
 
     def follow(self, released_at: datetime) -> None:
         """Tell what the relay, the door and the lock do until all is shut again."""
-        self.step("relay" if self.door.strike is None else "strike", "released once")
+        self.step(self.hardware, "released once")
         seen: set[str] = set()
 
         def show(what: str, at: datetime) -> None:
@@ -298,7 +322,8 @@ def stage(folder: Path, door_key: str) -> Iterator[Stage]:
             demo_module.intake_of(folder, demo),
             demo_module.cloud_of(folder, demo),
             demo_module.phone_of(folder),
-            demo_module.side_gate_of(folder),
+            demo_module.strike_of(folder),
+            demo_module.gateway_of(folder),
             door,
             entities,
             socket,

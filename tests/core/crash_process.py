@@ -63,12 +63,12 @@ class Report:
 class Processes:
     """Runs jobs, each in a child process, one after the other."""
 
-    def __init__(self, preload: Path | None = None) -> None:
+    def __init__(self, preload: Path | None = None, module: str = "tests.core.crash_process") -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
         if preload is not None:
             environment["LD_PRELOAD"] = str(preload)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.core.crash_process"],
+            [sys.executable, "-m", module],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,

@@ -560,7 +560,7 @@ async def test_what_a_strike_tells_afterwards_has_its_own_time_and_moves_nothing
     site.controller.remembered(site.door.id, EventName.DOOR_FORCED_OPEN, at, {"strike:1": "7"})
     site.controller.remembered(site.door.id, EventName.DOOR_CLOSED, None, {"strike:1": "8"})
     site.controller.remembered(DoorId("door:gone"), EventName.DOOR_OPENED, at, {"strike:1": "9"})
-    await site.controller.recorded()
+    await site.told(EventName.DOOR_CLOSED)
     told = [(event.outcome, event.at, event.door) for event in site.events]
     assert told == [
         (EventName.DOOR_FORCED_OPEN, at, site.door.id),
@@ -569,20 +569,45 @@ async def test_what_a_strike_tells_afterwards_has_its_own_time_and_moves_nothing
     assert site.controller.state(site.door.id) == before
 
 
+async def test_what_a_strike_tells_of_itself_comes_after_what_its_sensors_said_before(tmp_path):
+    setup = {"sensors": frozenset({Sensor.TAMPER})}
+    async with Site(tmp_path / "journal.db", setup=setup) as site:
+        now, door = site.clock().wall, site.door.id
+        site.controller.sense(door, Sensor.TAMPER, Sense.ACTIVE, now - 3)
+        site.controller.remembered(door, EventName.STRIKE_PAIRING_OPENED, now - 2, {"strike:1": "7"})
+        site.controller.remembered(door, EventName.STRIKE_SLOT_ADDED, now - 1, {"strike:1": "8"}, slot=3)
+        site.controller.remembered(door, EventName.STRIKE_AUTHENTICATION_FAILED, now, {"strike:1": "9"}, count=255)
+        site.controller.note(door, {"strike:1": "10"})
+        await site.told(EventName.STRIKE_AUTHENTICATION_FAILED)
+        assert [(event.outcome, event.at, event.slot, event.count) for event in site.events] == [
+            (EventName.DOOR_TAMPERED, now - 3, None, None),
+            (EventName.STRIKE_PAIRING_OPENED, now - 2, None, None),
+            (EventName.STRIKE_SLOT_ADDED, now - 1, 3, None),
+            (EventName.STRIKE_AUTHENTICATION_FAILED, now, None, 255),
+        ]
+        entries = await site.journal.newest_entries(door, 4)
+        said = [entry.person and entry.person.read() for entry in reversed(entries)]
+        assert said == [None, None, {"slot": 3}, {"count": 255}]
+    journal = await asyncio.to_thread(open_journal, tmp_path / "journal.db")
+    assert journal.notes()["strike:1"] == "10"
+    await asyncio.to_thread(journal.close)
+
+
 async def test_what_is_noted_is_known_after_a_restart(tmp_path):
     async with Site(tmp_path / "journal.db") as site:
         site.controller.remembered(site.door.id, EventName.DOOR_OPENED, 1.0, {"strike:1": "7"})
-        site.controller.note({"strike:2": "8"})
+        site.controller.note(site.door.id, {"strike:2": "8"})
+        site.controller.note(DoorId("door:gone"), {"strike:3": "9"})
     journal = await asyncio.to_thread(open_journal, tmp_path / "journal.db")
     notes = journal.notes()
     await asyncio.to_thread(journal.close)
-    assert (notes["strike:1"], notes["strike:2"]) == ("7", "8")
+    assert (notes["strike:1"], notes["strike:2"], notes["strike:3"]) == ("7", "8", "9")
 
 
 async def test_a_note_that_cannot_be_written_stops_nothing(tmp_path):
     async with Site(tmp_path / "journal.db") as site:
         await asyncio.to_thread(site.journal.close)
-        site.controller.note({"strike:1": "7"})
+        site.controller.note(site.door.id, {"strike:1": "7"})
         await site.controller.recorded()
 
 

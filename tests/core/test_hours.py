@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vestibule_core.hours import Day, Hours, is_open
+from vestibule_core.hours import NEVER, Day, Hours, common, is_open, is_within
 
 BERLIN, NEW_YORK = ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York")
 LORD_HOWE = ZoneInfo("Australia/Lord_Howe")
@@ -148,3 +148,64 @@ def test_any_rows_at_any_instant_agree_with_counting_minutes(hours, instant, zon
     weekday, minute = shown_on_the_wall(instant, zone)
     inside = 1440 * weekday + minute in minutes_of_the_week(hours)
     assert is_open(tuple(hours), instant, zone) is inside
+
+
+# ---- two tables of hours ----
+
+SOME_OR_NO_HOURS = SOME_HOURS.map(tuple) | st.just(())
+EVERY_MINUTE = set(range(7 * 24 * 60))
+
+
+def minutes_of(hours):
+    return minutes_of_the_week(hours) if hours else EVERY_MINUTE
+
+
+BOTH = [
+    # one, other, what they have in common, sentence
+    ((), (), (), "always and always"),
+    ((), (row({MON}, "07:00", "12:00"),), (row({MON}, "07:00", "12:00"),), "always and a morning"),
+    ((row({MON, TUE}, "07:00", "12:00"),), (row({TUE, WED}, "10:00", "14:00"),), (row({TUE}, "10:00", "12:00"),),
+     "two days and two days"),
+    ((row({MON}, "22:00", "06:00"),), (row({TUE}, "05:00", "07:00"),), (row({TUE}, "05:00", "06:00"),),
+     "the end of a night"),
+    ((row({SUN}, "22:00", "06:00"),), (row({MON}, "05:00", "07:00"),), (row({MON}, "05:00", "06:00"),),
+     "over the end of the week"),
+    ((row({MON}, "07:00", "08:00"),), (row({MON}, "08:00", "09:00"),), NEVER, "one ends where the other begins"),
+    ((row(set(), "07:00", "08:00"),), (), (row(set(), "07:00", "08:00"),), "never and always"),
+    (NEVER, (row({MON}, "08:00", "09:00"),), NEVER, "never and a morning"),
+    ((row(EVERY_DAY, "00:00", "00:00"),), (row({MON}, "22:00", "22:00"),),
+     (row({MON}, "22:00", "22:00"),), "a whole day from ten to ten"),
+    ((row(EVERY_DAY, "07:00", "12:00"),), (row(WEEKDAYS, "07:00", "12:00"),), (row(WEEKDAYS, "07:00", "12:00"),),
+     "the days of a row stay in a row"),
+    ((row({MON}, "07:00:30", "12:00"),), (row({MON}, "07:00", "11:59:59.5"),), (row({MON}, "07:00:30", "11:59:59.5"),),
+     "to the fraction of a second"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("one, other, both, sentence", BOTH, ids=[each[-1] for each in BOTH])
+def test_what_two_tables_have_in_common(one, other, both, sentence):
+    assert common(one, other) == both
+    assert common(other, one) == both
+
+
+@given(SOME_OR_NO_HOURS, SOME_OR_NO_HOURS)
+def test_any_two_tables_have_in_common_what_counting_minutes_says(one, other):
+    assert minutes_of(common(one, other)) == minutes_of(one) & minutes_of(other)
+
+
+@given(SOME_OR_NO_HOURS, SOME_OR_NO_HOURS)
+def test_any_table_is_within_another_as_counting_minutes_says(inner, outer):
+    assert is_within(inner, outer) is (minutes_of(inner) <= minutes_of(outer))
+
+
+@given(SOME_OR_NO_HOURS, SOME_OR_NO_HOURS)
+def test_what_two_tables_have_in_common_is_within_both(one, other):
+    both = common(one, other)
+    assert is_within(both, one)
+    assert is_within(both, other)
+
+
+def test_never_is_not_always():
+    assert not is_within((), NEVER)
+    assert is_within(NEVER, NEVER)
+    assert not is_open(NEVER, at("2026-11-23T12:00"), BERLIN)

@@ -91,3 +91,16 @@ def test_a_million_sources_take_bounded_memory():
     for number in range(3 * SOURCES):
         fail(intake, f"source {number}", 1, NOW + number)
     assert len(intake._failures) == SOURCES
+
+
+async def test_who_presents_pays_for_what_came_of_it_and_who_has_to_wait_is_not_judged():
+    intake, judged = Intake(), []
+
+    async def present():
+        judged.append(True)
+        return BAD
+
+    codes = [(await intake.judge(CARRIER, "a", NOW, present)).code for _ in range(50)]
+    assert codes == [Code.BAD_SIGNATURE] * int(FAILURES) + [Code.RATE_LIMITED] * (50 - int(FAILURES))
+    assert len(judged) == FAILURES
+    assert (await intake.judge(CARRIER, "b", NOW, present)).code is Code.BAD_SIGNATURE

@@ -140,6 +140,12 @@ def test_event_names_are_what_the_journal_and_automations_have_come_to_know():
         "relay_operated_elsewhere",
         "door_tampered",
         "tamper_cleared",
+        "strike_pairing_opened",
+        "strike_slot_added",
+        "strike_slot_deleted",
+        "strike_rights_changed",
+        "strike_factory_reset",
+        "strike_authentication_failed",
         "door_normal",
         "door_unlocked",
         "door_blocked",
@@ -154,6 +160,11 @@ def test_event_names_are_what_the_journal_and_automations_have_come_to_know():
         "person_exported",
         "person_deleted",
         "refusals_counted",
+        "policy_changed",
+        "policy_pending",
+        "client_paired",
+        "client_changed",
+        "client_removed",
     ]
 
 
@@ -164,6 +175,13 @@ REACTIONS = [
     (errors.StrikeUnreachable(), False, True),  # ask again
     (errors.StrikeRefused(), False, False),  # it will say no again
     (errors.SpentElsewhere(), False, False),  # another controller has let that driver in
+    (errors.Violation(), False, False),  # close the link
+    (errors.GatewayUnreachable(), False, True),  # ask again
+    (errors.GatewayImpostor(bytes(32)), False, False),  # do not talk to it
+    (errors.GatewayForbidden(), False, False),  # pair again
+    (errors.GatewayRefused(403, "forbidden"), False, False),
+    (errors.PolicyConflict(7), False, False),  # read it, and go on from there
+    (errors.PairingFailed(errors.NotPaired.WRONG_CODE), False, False),
     (errors.OutcomeUnknown(), True, False),  # never send it again
     (errors.StoreFailed(), False, False),  # restart
     (errors.JournalInUse(), False, True),  # the other may go away
@@ -192,6 +210,12 @@ def test_no_error_has_been_forgotten_here():
         for error in vars(errors).values()
         if isinstance(error, type) and issubclass(error, errors.VestibuleError) and error is not errors.VestibuleError
     }
+
+
+def test_what_a_gateway_says_no_with_is_in_the_error():
+    assert (str(errors.GatewayRefused(403, "forbidden")), errors.PolicyConflict(7).version) == ("403 forbidden", 7)
+    assert errors.PairingFailed(errors.NotPaired.BUSY).reason is errors.NotPaired.BUSY
+    assert errors.GatewayImpostor(b"\xab").fingerprint == b"\xab"
 
 
 def test_an_invalid_key_set_says_where_and_why():

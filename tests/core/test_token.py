@@ -398,3 +398,15 @@ def test_absent_leaves_a_claim_out():
     """The builder of the other tests does what they rely on."""
     assert "sub" not in CARRIERS[Alg.EDDSA].claims(NONCE, sub=ABSENT)
     assert signing_key(Alg.EDDSA, "x").kid == signing_key(Alg.EDDSA, "x").kid != signing_key(Alg.EDDSA, "y").kid
+
+
+@pytest.mark.parametrize("alg", Alg)
+def test_a_token_says_which_door_it_is_for_and_nothing_else_says_anything(alg):
+    """Whoever carries it to another controller has to know where to; that controller verifies it itself."""
+    carrier = CARRIERS[alg]
+    text = carrier.token(NONCE)
+    assert token.claimed_door(text) == carrier.claims(NONCE)["aud"]
+    header, payload, signature = text.split(".")
+    assert token.claimed_door(f"{header}.{payload}.{signature[::-1]}") is not None, "nothing is verified"
+    for other in (None, 7, "", "..", "a.b.c", text.encode(), f"{text}.", "é" + text, text * 4, f"{header}.{header}.x"):
+        assert token.claimed_door(other) is None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,15 +60,19 @@ class Driver:
     def of(cls, folder: Path, demo: Demo) -> Driver:
         return cls(folder, demo, cloud_of(folder, demo))
 
-    def token(self, door: Door, *, metres_away: float = AT_THE_DOOR, jti: str | None = None) -> tuple[str, str]:
+    def token(
+        self, door: Door, *, metres_away: float = AT_THE_DOOR, jti: str | None = None, challenge: str | None = None
+    ) -> tuple[str, str]:
         """The id and the text of what the cloud signs after it has confirmed the four things and got a challenge.
 
-        ``jti`` is an id in place of a new one: that of another token, signed again.
+        ``jti`` is an id in place of a new one: that of another token, signed again. ``challenge``: the cloud has asked
+        for it elsewhere than at Home Assistant's intake.
         """
         now = time.time()
         wish = request(self.demo, door, metres_away=metres_away, now=now)
         _, confirmed = self.cloud.confirm(wish, phone_of(self.folder).sign(wish), now)
-        challenge, _ = intake_of(self.folder, self.demo).challenge(door.id)
+        if challenge is None:
+            challenge, _ = intake_of(self.folder, self.demo).challenge(door.id)
         claims = self.cloud.claims(wish, confirmed, door.id, challenge, now)
         if jti is not None:
             claims = replace(claims, jti=jti)
@@ -100,3 +108,36 @@ def errors(config: Path) -> list[str]:
     """The errors in those logs, but for what a person was told on the screen: Home Assistant writes that down, too."""
     lines = [line for line in all_logs(config).splitlines() if " ERROR " in line]
     return [line for line in lines if "[homeassistant.components.websocket_api" not in line]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What Home Assistant's recorder has written down, in its order."""
+
+    states: list[str]
+    """The entity of each."""
+    events: list[dict[str, Any]]
+    """Ours on the bus."""
+
+    @property
+    def sequences(self) -> list[int]:
+        """The number of each of our events in its journal."""
+        return [event["sequence"] for event in self.events]
+
+
+def recorded(folder: Path) -> Recorded:
+    path = folder / "config" / "home-assistant_v2.db"
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as recorder:
+        states = recorder.execute(
+            "SELECT states_meta.entity_id FROM states JOIN states_meta USING (metadata_id) ORDER BY state_id"
+        ).fetchall()
+        events = recorder.execute(
+            "SELECT shared_data FROM events JOIN event_types USING (event_type_id) JOIN event_data USING (data_id)"
+            " WHERE event_types.event_type = 'vestibule_access' ORDER BY event_id"
+        ).fetchall()
+    return Recorded([entity for (entity,) in states], [json.loads(data) for (data,) in events])
+
+
+def lines_of(journal: Path) -> list[int]:
+    with contextlib.closing(sqlite3.connect(journal)) as db:
+        return [number for (number,) in db.execute("SELECT seq FROM leaf ORDER BY seq")]

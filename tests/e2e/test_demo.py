@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import signal
-import sqlite3
 import stat
 import subprocess
 import time
@@ -21,20 +20,22 @@ from typing import Any
 
 import pytest
 
-from scripts.demo_home.building import ISSUER, SIDE_GATE, Door, Part, entities_of, forms_of
+from scripts.demo_home import radio, room
+from scripts.demo_home.building import GATE, ISSUER, PARCEL_ROOM, Door, Part, entities_of, forms_of, known_as
 from scripts.demo_home.delivery import Play
 from scripts.demo_home.delivery import play as play_at
+from scripts.demo_home.demo import gateway_of, strike_of, talk_to
 from scripts.demo_home.demo import running as running_demo
-from scripts.demo_home.demo import side_gate_of, talk_to
-from scripts.demo_home.home import REPOSITORY, Home, HomeFailed, answers, free_port
-from scripts.demo_home.radio import releases
+from scripts.demo_home.home import REPOSITORY, Home, answers, free_port
 from scripts.demo_home.stage import read_relays_log
 
-from .conftest import all_logs, errors
+from .conftest import all_logs, errors, lines_of, recorded
 
 pytestmark = pytest.mark.timeout(240)
 DEMO = str(REPOSITORY / "scripts" / "demo")
 READY = 150.0
+TRUTH = 10.0
+"""Seconds within which Home Assistant has to show what happened at a strike while nobody was connected to it."""
 PLAYS = ("--replay", "--forged", "--wrong-door", "--too-far", "--outside-hours", "--rate")
 
 
@@ -62,7 +63,9 @@ class Running:
 
     def released(self) -> Counter[str]:
         by_relays = Counter(key for _, key in read_relays_log(self.folder / "config" / "relays.log"))
-        return by_relays + Counter({SIDE_GATE: len(releases(side_gate_of(self.folder)))})
+        by_strike = Counter({GATE: len(radio.releases(strike_of(self.folder)))})
+        by_board = Counter({PARCEL_ROOM: len(room.releases(gateway_of(self.folder)))})
+        return by_relays + by_strike + by_board
 
 
 def start(folder: Path, port: int) -> Running:
@@ -112,29 +115,6 @@ def sockets_of(process: int) -> set[tuple[str, str]]:
     return found
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What Home Assistant's recorder has written down, in its order."""
-
-    states: list[str]
-    """The entity of each."""
-    sequences: list[int]
-    """Of our events on the bus."""
-
-
-def recorded(folder: Path) -> Recorded:
-    path = folder / "config" / "home-assistant_v2.db"
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as recorder:
-        states = recorder.execute(
-            "SELECT states_meta.entity_id FROM states JOIN states_meta USING (metadata_id) ORDER BY state_id"
-        ).fetchall()
-        events = recorder.execute(
-            "SELECT shared_data FROM events JOIN event_types USING (event_type_id) JOIN event_data USING (data_id)"
-            " WHERE event_types.event_type = 'vestibule_access' ORDER BY event_id"
-        ).fetchall()
-    return Recorded([entity for (entity,) in states], [json.loads(data)["sequence"] for (data,) in events])
-
-
 @pytest.fixture(scope="module")
 def demo(place: Path) -> Iterator[Running]:
     running = start(place, free_port())
@@ -163,9 +143,10 @@ def test_the_printed_commands_name_the_folder_and_work_from_anywhere(demo: Runni
 
 
 def test_it_is_on_loopback_only(demo: Running) -> None:
-    process = home_assistant_of(demo.folder)
-    assert process is not None
-    assert {address for _, address in sockets_of(process)} == {"0100007F"}  # 127.0.0.1
+    processes = processes_of(demo.folder)
+    for what in "bare_hass", "gateway run", "relay_board", "gateway strike":
+        assert [command for command in processes.values() if what in command], f"{what} runs"
+    assert {address for process in processes for _, address in sockets_of(process)} == {"0100007F"}  # 127.0.0.1
 
 
 def test_what_is_secret_is_readable_by_its_owner_only(demo: Running) -> None:
@@ -173,9 +154,10 @@ def test_what_is_secret_is_readable_by_its_owner_only(demo: Running) -> None:
         demo.folder / "demo.json",
         *(demo.folder / "swift").iterdir(),
         *(demo.folder / "phone").iterdir(),
-        *(demo.folder / "side-gate" / "state").iterdir(),
+        *(demo.folder / "gate" / "state").iterdir(),
+        *(path for path in (demo.folder / "parcel-room" / "state").iterdir() if not path.is_dir()),
     ]
-    assert len(secrets) == 9
+    assert {path.name for path in secrets} >= {"intake-key", "identity.pem", "tls.pem", "journal.db", "control.sock"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
     assert stat.S_IMODE(demo.folder.stat().st_mode) == 0o700
 
@@ -186,7 +168,39 @@ def test_the_carrier_is_no_user_of_home_assistant(demo: Running) -> None:
     assert [user["name"] for user in users if not user["system_generated"]] == ["Building manager"]
 
 
-@pytest.mark.parametrize("door, locks", [("gate", 3.0), ("lobby", 2.3), ("parcel-room", 5.0), ("side-gate", 3.2)])
+def test_only_the_lobby_has_a_relay_in_home_assistant(demo: Running) -> None:
+    """The gate is reached over the radio only, and the parcel room through its gateway."""
+    home, gate = demo.talk("gate")
+    assert gate.strike is not None
+    assert demo.talk("parcel-room")[1].gateway is not None
+    (entities,) = home.commands({"type": "config/entity_registry/list"})
+    assert {entity["unique_id"] for entity in entities if entity["platform"] == "simulated_relays"} == {
+        "lobby",
+        "lobby-door",
+        "lobby-rex",
+        "lobby-tamper",
+    }
+    for door in "gate", "parcel-room":
+        assert home.perform("simulated_relays.open_door", {"door": door}) == "This door has no simulated relay"
+
+
+def test_the_gateway_is_in_home_assistant_with_its_door_behind_it(demo: Running) -> None:
+    home, door = demo.talk("parcel-room")
+    devices, areas = home.commands({"type": "config/device_registry/list"}, {"type": "config/area_registry/list"})
+    by_id = {identifier: device for device in devices for _, identifier in device["identifiers"]}
+    gateway = by_id[door.gateway]
+    assert (gateway["name"], gateway["model"]) == ("Parcel room gateway", "Gateway")
+    assert by_id[door.id]["via_device_id"] == gateway["id"]
+    (area,) = {by_id[each]["area_id"] for each in (door.id, door.gateway)}
+    assert [each["name"] for each in areas if each["area_id"] == area] == ["Ground floor"]
+    assert "holds at once" in gateway_status(demo), "it was paired with --trust"
+
+
+def gateway_status(demo: Running) -> str:
+    return room.Room(gateway_of(demo.folder)).status()
+
+
+@pytest.mark.parametrize("door, locks", [("gate", 3.2), ("lobby", 2.3), ("parcel-room", 5.0)])
 def test_a_delivery_opens_its_door_once_and_all_of_it_is_told(demo: Running, door: str, locks: float) -> None:
     played = demo.play("deliver", door)
     assert played.returncode == 0, played.stdout + played.stderr
@@ -195,25 +209,28 @@ def test_a_delivery_opens_its_door_once_and_all_of_it_is_told(demo: Running, doo
         (seconds,) = re.findall(rf"{what} (\d\.\d) s after the release", played.stdout)
         assert after <= float(seconds) < after + 0.7, played.stdout
     (told,) = re.findall(r"events +(.+)\n", played.stdout)
-    # The parcel room's relay is a button: nothing reports that it is back.
-    relocked = [] if door == "parcel-room" else ["door relocked"]
-    assert told.split(", ") == ["access granted", "door released", "access taken", "door closed", *relocked]
+    assert told.split(", ") == ["access granted", "door released", "access taken", "door closed", "door relocked"]
+    decided = re.search(r"(building|gateway) +✓ granted +(\d+\.\d) ms", played.stdout)
+    assert decided is not None
+    assert decided[1] == ("gateway" if door == "parcel-room" else "building")
+    print(f"{door}: granted after {decided[2]} ms")
     assert "opened once and locked itself" in played.stdout
     demo.expected[door] += 1
     assert demo.released() == demo.expected
 
 
+@pytest.mark.parametrize("key", ["gate", "parcel-room"])
 def test_one_access_leaves_few_states_one_event_for_each_line_of_the_journal_and_one_line_for_each_event(
-    demo: Running,
+    demo: Running, key: str
 ) -> None:
     """G14: at most ten recorded states at its door, and none elsewhere."""
-    home, door = demo.talk("gate")
+    home, door = demo.talk(key)
     access = entities_of(home, door)[Part.ACCESS]
     entities, devices = home.commands({"type": "config/entity_registry/list"}, {"type": "config/device_registry/list"})
     ours = {entity["entity_id"]: entity["device_id"] for entity in entities if entity["platform"] == "vestibule"}
     (device,) = (device["id"] for device in devices if ["vestibule", door.id] in device["identifiers"])
     at_the_door = [entity for entity, where in ours.items() if where == device]
-    assert len(set(ours.values())) == 5  # four doors and the building
+    assert len(set(ours.values())) == 5  # three doors, the building and the gateway
 
     def activity() -> list[dict[str, Any]]:
         return home.activity(began, entity_ids=at_the_door, device_ids=[device])
@@ -221,8 +238,8 @@ def test_one_access_leaves_few_states_one_event_for_each_line_of_the_journal_and
     began = datetime.now(UTC).isoformat()
     activity()
     before = recorded(demo.folder)
-    assert demo.play("deliver", "gate").returncode == 0
-    demo.expected["gate"] += 1
+    assert demo.play("deliver", key).returncode == 0
+    demo.expected[key] += 1
     lines = activity()
     after = recorded(demo.folder)
 
@@ -238,6 +255,7 @@ def test_one_access_leaves_few_states_one_event_for_each_line_of_the_journal_and
     print(f"recorded states {dict(states)}, events {len(sequences)}, lines of Activity {dict(by_entity)}")
 
 
+@pytest.mark.parametrize("door", ["gate", "parcel-room"])
 @pytest.mark.parametrize(
     "option, opens, told",
     [
@@ -247,25 +265,38 @@ def test_one_access_leaves_few_states_one_event_for_each_line_of_the_journal_and
         ("--too-far", 0, "outside the building's own limits (distance)"),
     ],
 )
-def test_a_refusal_is_shown_and_moves_nothing(demo: Running, option: str, opens: int, told: str) -> None:
-    played = demo.play("deliver", "gate", option)
+def test_a_refusal_is_shown_and_moves_nothing(demo: Running, option: str, opens: int, told: str, door: str) -> None:
+    played = demo.play("deliver", door, option)
     assert played.returncode == 0, played.stdout + played.stderr
     assert told in played.stdout
-    demo.expected["gate"] += opens
+    demo.expected[door] += opens
     assert demo.released() == demo.expected
 
 
-def test_outside_of_its_hours_a_door_refuses_and_the_hours_are_put_back(demo: Running) -> None:
-    played = demo.play("deliver", "parcel-room", "--outside-hours")
+@pytest.mark.parametrize("key", ["gate", "lobby"])
+def test_outside_of_its_hours_a_door_refuses_and_the_hours_are_put_back(demo: Running, key: str) -> None:
+    played = demo.play("deliver", key, "--outside-hours")
     assert played.returncode == 0, played.stdout + played.stderr
     assert re.search(
-        r"manager +opens the parcel room for deliveries from \d\d:00 to \d\d:00; it is \d\d:\d\d", played.stdout
+        rf"manager +opens the {key} for deliveries from \d\d:00 to \d\d:00; it is \d\d:\d\d", played.stdout
     )
     assert "refused: outside the hours of deliveries" in played.stdout
-    assert "puts the hours of the parcel room back" in played.stdout
+    assert f"puts the hours of the {key} back" in played.stdout
     assert demo.released() == demo.expected
-    home, door = demo.talk("parcel-room")
-    assert forms_of(home, "door", door.id)["admit"]["hours"] == []
+    home, door = demo.talk(key)
+    assert forms_of(home, "door", known_as(door))["admit"]["hours"] == []
+
+
+def test_outside_of_a_carriers_hours_the_gateway_refuses_and_the_hours_are_put_back(demo: Running) -> None:
+    played = demo.play("deliver", "parcel-room", "--outside-hours")
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert re.search(r"manager +lets Swift Parcels deliver from \d\d:00 to \d\d:00; it is \d\d:\d\d", played.stdout)
+    assert re.search(r"gateway +✗ refused: outside the hours of deliveries", played.stdout)
+    assert "puts the hours of Swift Parcels back" in played.stdout
+    assert re.search(r"events +policy changed, access denied, policy changed\n", played.stdout)
+    assert demo.released() == demo.expected
+    home, _ = demo.talk("parcel-room")
+    assert forms_of(home, "carrier", ISSUER)["reconfigure"]["hours"] == []
 
 
 def test_hours_are_put_back_also_when_the_play_fails(demo: Running) -> None:
@@ -273,29 +304,32 @@ def test_hours_are_put_back_also_when_the_play_fails(demo: Running) -> None:
     kept = key.read_text()
     key.write_text("A" * 43)
     try:
-        played = demo.play("deliver", "parcel-room", "--outside-hours")
+        played = demo.play("deliver", "lobby", "--outside-hours")
     finally:
         key.write_text(kept)
     assert played.returncode == 1
     assert "The building's intake answered 401 Unauthorized." in played.stderr
     assert "Traceback" not in played.stderr
-    assert "puts the hours of the parcel room back" in played.stdout
-    home, door = demo.talk("parcel-room")
+    assert "puts the hours of the lobby back" in played.stdout
+    home, door = demo.talk("lobby")
     assert forms_of(home, "door", door.id)["admit"]["hours"] == []
 
 
-def test_more_accesses_than_allowed_within_the_hour_are_refused_and_the_limit_is_put_back(demo: Running) -> None:
-    played = demo.play("deliver", "lobby", "--rate")
+@pytest.mark.parametrize("key, name", [("lobby", "lobby"), ("parcel-room", "parcel room")])
+def test_more_accesses_than_allowed_within_the_hour_are_refused_and_the_limit_is_put_back(
+    demo: Running, key: str, name: str
+) -> None:
+    so_far = demo.expected[key]
+    played = demo.play("deliver", key, "--rate")
     assert played.returncode == 0, played.stdout + played.stderr
-    demo.expected["lobby"] += 1
-    so_far = demo.expected["lobby"] - 1
+    demo.expected[key] += 1
     assert (
-        f"allows Swift Parcels {so_far + 1} accesses an hour at each door; at the lobby so far: {so_far}"
+        f"allows Swift Parcels {so_far + 1} accesses an hour at each door; at the {name} so far: {so_far}"
         in played.stdout
     )
     assert "refused: as often as allowed within the hour" in played.stdout
     assert demo.released() == demo.expected
-    home, _ = demo.talk("lobby")
+    home, _ = demo.talk(key)
     assert forms_of(home, "carrier", ISSUER)["reconfigure"]["rate"] is None
 
 
@@ -308,37 +342,48 @@ def test_whoever_walks_in_at_the_lobby_forces_it(demo: Running) -> None:
 
 
 def test_a_door_without_an_exit_button_is_opened_not_forced(demo: Running) -> None:
-    played = demo.play("walk-in", "gate")
+    played = demo.play("walk-in", "parcel-room")
     assert played.returncode == 0, played.stdout + played.stderr
     assert re.search(r"problem +off\n", played.stdout)
     assert re.search(r"events +door opened, door closed\n", played.stdout)
     assert demo.released() == demo.expected
 
 
-def test_a_strike_tells_of_an_opening_although_nobody_was_connected(demo: Running) -> None:
-    played = demo.play("walk-in", "side-gate")
+def test_a_strike_that_nobody_is_connected_to_tells_that_it_was_forced(demo: Running) -> None:
+    home, door = demo.talk("gate")
+    began = datetime.now(UTC).isoformat()
+    played = demo.play("walk-in", "gate")
     assert played.returncode == 0, played.stdout + played.stderr
-    assert re.search(r"events +door opened, door closed\n", played.stdout)
+    assert re.search(r"problem +on: door forced open\n", played.stdout)
+    assert re.search(r"events +door forced open, door closed\n", played.stdout)
     assert demo.released() == demo.expected
+    for what in "forced open", "closed":
+        (seconds,) = re.findall(rf"door {what}.* (\d+\.\d) s after it was", played.stdout)
+        assert float(seconds) < TRUTH
+    shown = home.activity(began, entity_ids=[entities_of(home, door)[Part.CONTACT]])
+    assert [line["state"] for line in shown] == ["on", "off"]
 
 
 def test_a_lockdown_lets_nobody_in_until_it_is_lifted(demo: Running) -> None:
     on = demo.play("lockdown", "on")
     assert on.returncode == 0, on.stdout + on.stderr
-    assert "Gate: locked down, Lobby: locked down, Parcel room: locked down, Side gate: locked down\n" in on.stdout
+    assert "Gate: locked down, Lobby: locked down, Parcel room: locked down\n" in on.stdout
     assert "Gate was not opened: the building is locked down. Lift the lockdown first" in on.stdout
-    assert re.search(r"events +lockdown on, access denied, access denied\n", on.stdout)
+    assert re.search(r"events +lockdown on, lockdown on, access denied, access denied\n", on.stdout), (
+        "at the gateway, too"
+    )
 
-    refused = demo.play("deliver", "lobby")
-    assert refused.returncode == 0, refused.stdout + refused.stderr
-    assert "The building is locked down: the lobby stayed locked." in refused.stdout
+    for door, name in ("lobby", "lobby"), ("parcel-room", "parcel room"):
+        refused = demo.play("deliver", door)
+        assert refused.returncode == 0, refused.stdout + refused.stderr
+        assert f"The building is locked down: the {name} stayed locked." in refused.stdout
     cannot_be_shown = demo.play("deliver", "lobby", "--replay")
     assert cannot_be_shown.returncode == 1
     assert "The building is locked down, so this cannot be shown. Lift that with: " in cannot_be_shown.stderr
 
     off = demo.play("lockdown", "off")
     assert off.returncode == 0, off.stdout + off.stderr
-    assert "Gate: normal, Lobby: normal, Parcel room: normal, Side gate: normal\n" in off.stdout
+    assert "Gate: normal, Lobby: normal, Parcel room: normal\n" in off.stdout
     assert demo.released() == demo.expected
 
 
@@ -360,10 +405,9 @@ def test_ctrl_c_leaves_nothing_behind_and_a_second_start_goes_on(demo: Running) 
     again = start(demo.folder, port)
     try:
         assert json.loads((demo.folder / "demo.json").read_text())["password"] in again.printed
-        assert again.play("deliver", "gate").returncode == 0
-        demo.expected["gate"] += 1
-        assert again.play("deliver", "side-gate").returncode == 0
-        demo.expected["side-gate"] += 1
+        for door in "gate", "parcel-room":
+            assert again.play("deliver", door).returncode == 0
+            demo.expected[door] += 1
         assert again.released() == demo.expected
     finally:
         assert end(again) == 0
@@ -383,12 +427,21 @@ def test_ctrl_c_leaves_nothing_behind_and_a_second_start_goes_on(demo: Running) 
     assert errors(demo.folder / "config") == []
 
 
-def test_every_line_of_the_journal_was_told_once(demo: Running) -> None:
-    """Home Assistant has been stopped by now."""
-    with contextlib.closing(sqlite3.connect(demo.folder / "config" / ".storage" / "vestibule.journal.db")) as journal:
-        lines = [number for (number,) in journal.execute("SELECT seq FROM leaf ORDER BY seq")]
-    assert len(lines) > 30
-    assert recorded(demo.folder).sequences == lines
+def test_every_line_of_the_two_journals_was_told_once_and_in_order(demo: Running) -> None:
+    """Home Assistant and the gateway have been stopped by now."""
+    gateway_door = next(
+        door for door in json.loads((demo.folder / "demo.json").read_text())["doors"] if door["gateway"]
+    )
+    told = recorded(demo.folder).events
+    of_doors = [event["sequence"] for event in told if event["door"] == gateway_door["id"]]
+    assert len(of_doors) > 10
+    assert of_doors == sorted(of_doors)
+
+    buildings = lines_of(demo.folder / "config" / ".storage" / "vestibule.journal.db")
+    gateways = lines_of(demo.folder / "parcel-room" / "state" / "journal.db")
+    assert len(buildings) > 30
+    paired = 1  # what was before Home Assistant knew the gateway is of no interest to it
+    assert Counter(event["sequence"] for event in told) == Counter(buildings) + Counter(gateways[paired:])
 
 
 def test_ctrl_c_during_the_start_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -402,14 +455,22 @@ def test_ctrl_c_during_the_start_leaves_nothing_behind(tmp_path: Path) -> None:
     assert processes_of(folder) == {}
 
 
-def test_without_what_a_radio_takes_there_is_one_door_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.demo_home.radio.PACKAGES", ("bleak", "of_another_planet"))
+def test_without_what_they_take_the_gate_and_the_parcel_room_have_relays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(radio, "PACKAGES", ("bleak", "of_another_planet"))
+    monkeypatch.setattr(room, "PACKAGES", ("pymodbus_of_another_planet",))
     with running_demo(tmp_path / "demo", wanted_port=free_port(), fresh=False) as (demo, home):
-        assert [door.key for door in demo.doors] == ["gate", "lobby", "parcel-room"]
+        said = capsys.readouterr().out
+        assert "so it has a relay instead: These packages are missing: of_another_planet." in said
+        assert (
+            "so the room has a relay instead: this needs pymodbus_of_another_planet. Get it with: scripts/setup" in said
+        )
+        assert [door.key for door in demo.doors if door.has_relay] == ["gate", "lobby", "parcel-room"]
         assert "bluetooth" not in home.get("/api/components")
-        assert play_at(tmp_path / "demo", "gate", Play.DELIVERY)
-        with pytest.raises(HomeFailed, match="it had no virtual radio when it was made"):
-            play_at(tmp_path / "demo", SIDE_GATE, Play.DELIVERY)
+        for door in "gate", "parcel-room":
+            assert play_at(tmp_path / "demo", door, Play.DELIVERY)
+        assert [key for _, key in read_relays_log(home.relays_log)] == ["gate", "parcel-room"]
 
 
 def test_a_folder_that_is_no_demo_is_not_touched(tmp_path: Path) -> None:
@@ -421,8 +482,13 @@ def test_a_folder_that_is_no_demo_is_not_touched(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["letter"]
 
 
-def test_a_demo_of_another_version_is_not_gone_on_with(tmp_path: Path) -> None:
-    (tmp_path / "demo.json").write_text('{"port": 8123, "doors": [{"key": "gate"}]}')
+_DOOR = '{"key": "gate", "name": "Gate", "id": "door:2222", "access_time": 3, "has_rex": false}'
+
+
+@pytest.mark.parametrize("doors", ['{"key": "gate"}', _DOOR])
+def test_a_demo_of_another_version_is_not_gone_on_with(tmp_path: Path, doors: str) -> None:
+    rest = '"port": 8123, "password": "", "refresh_token": "", "client_id": ""'
+    (tmp_path / "demo.json").write_text(f'{{{rest}, "doors": [{doors}]}}')
     command = [DEMO, "--folder", str(tmp_path)]
     refused = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert refused.returncode == 1

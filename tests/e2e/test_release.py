@@ -22,6 +22,7 @@ from packaging.markers import Marker
 
 from scripts import releasing
 from scripts.releasing import INTEGRATION, REPOSITORY, SBOM, SUMS, ZIP, ReleaseRefused
+from tests.gateway import process
 
 MOMENT = 1_800_000_000
 """Seconds since 1970; what is built in these tests is dated with it."""
@@ -208,20 +209,25 @@ print(json.dumps({found.name: found.version for found in importlib.metadata.dist
 """
 
 
-def test_the_wheel_runs_alone_and_the_sbom_names_all_that_it_brings(built: Path, tmp_path: Path) -> None:
-    """In an empty environment, with what uv.lock names, every module of the wheel can be imported."""
-    wheel = one(built, "*.whl")
-    python = tmp_path / "empty" / "bin" / "python"
-    locked = tmp_path / "locked.txt"
-    export = ["export", "--frozen", "--no-default-groups", "--all-extras", "--no-emit-project", "--output-file", locked]
+def empty_environment(wheel: Path, folder: Path, *extras: str) -> Path:
+    """Return the Python of an environment that holds a wheel, and what uv.lock names for it."""
+    python, locked = folder / "empty" / "bin" / "python", folder / "locked.txt"
+    export = ["export", "--frozen", "--no-default-groups", *extras, "--no-emit-project", "--output-file", locked]
     for arguments in (
-        ["venv", "--python", sys.executable, tmp_path / "empty"],
+        ["venv", "--python", sys.executable, folder / "empty"],
         export,
         ["pip", "install", "--python", python, "--no-deps", "--require-hashes", "--requirements", locked],
         ["pip", "install", "--python", python, "--no-deps", wheel],
         ["pip", "check", "--python", python],
     ):
         subprocess.run([releasing.uv(), "--quiet", *arguments], cwd=REPOSITORY, check=True, timeout=100)
+    return python
+
+
+def test_the_wheel_runs_alone_and_the_sbom_names_all_that_it_brings(built: Path, tmp_path: Path) -> None:
+    """In an empty environment, with what uv.lock names, every module of the wheel can be imported."""
+    wheel = one(built, "*.whl")
+    python = empty_environment(wheel, tmp_path, "--all-extras")
     with zipfile.ZipFile(wheel) as archive:
         modules = [
             name[:-3].replace("/", ".").removesuffix(".__init__") for name in archive.namelist() if name.endswith(".py")
@@ -236,6 +242,28 @@ def test_the_wheel_runs_alone_and_the_sbom_names_all_that_it_brings(built: Path,
     named = [sbom["metadata"]["component"], *sbom["components"][:-1]]
     brought = {component["name"]: component["version"] for component in named if belongs_here(component)}
     assert brought == {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in installed.items()}
+
+
+async def test_the_wheel_alone_is_a_gateway(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any extra, in an empty environment: it says what it can, is checked, runs, and is paired with."""
+    python = empty_environment(one(built, "*.whl"), tmp_path)
+    monkeypatch.setattr(process, "PROGRAM", [str(python.with_name("vestibule-gateway"))])
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.chdir(tmp_path)
+    status, said = await process.command("--help")
+    assert status == 0
+    assert "pair-strike" in said
+    config = process.write_config(tmp_path)
+    assert (await process.command("check", "--config", config))[0] == 0
+    async with process.gateway_process(config) as gateway, process.network() as session:
+        paired = await gateway.pair(session)
+        assert len((await gateway.client(session, paired).doors()).doors) == 2
+        assert "normal, locked, reachable" in (await gateway.command("status"))[1]
+    with config.open("a") as file:
+        file.write('[board.far]\nkind = "modbus"\nhost = "192.0.2.1"\n')
+    status, said = await process.command("check", "--config", config)
+    assert status == 2
+    assert "pip install 'vestibule-gateway[modbus]'" in said
 
 
 def belongs_here(component: dict[str, Any]) -> bool:

@@ -295,13 +295,31 @@ def test_what_is_only_counted_is_said_with_its_number_and_the_most_frequent_reas
     assert logbook.words({"outcome": "refusals_counted"} | data, None) == ("The building", said)
 
 
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        ({"outcome": "strike_slot_added", "slot": 2}, "had a controller paired with its strike (slot 2)"),
+        ({"outcome": "strike_slot_deleted", "slot": "two"}, "had a controller deleted from its strike"),
+        ({"outcome": "strike_authentication_failed", "count": 1}, "had its strike tried without a valid key once"),
+        ({"outcome": "strike_authentication_failed", "count": 3}, "had its strike tried without a valid key 3 times"),
+        (
+            {"outcome": "strike_authentication_failed", "count": 255},
+            "had its strike tried without a valid key 255 times or more",
+        ),
+        ({"outcome": "strike_authentication_failed"}, "had its strike tried without a valid key"),
+    ],
+)
+def test_what_was_done_to_a_strike_is_said_with_its_slot_or_how_often(data, said):
+    assert logbook.words(data, "Gate") == ("Gate", said)
+
+
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=5,
 )
 ROWS = st.dictionaries(
-    st.sampled_from(["outcome", "code", "carrier", "means", "device", "door", "sequence", "count"]) | st.text(),
+    st.sampled_from(["outcome", "code", "carrier", "means", "device", "door", "sequence", "count", "slot"]) | st.text(),
     ANYTHING | st.sampled_from([*EventName, *Code, *Means]),
 )
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack
-from unittest.mock import patch
+from collections.abc import AsyncGenerator
 
 import bleak_retry_connector
 import pytest
@@ -13,62 +11,21 @@ from bleak import BleakClient
 from bleak.backends.device import BLEDevice
 from bleak.exc import BleakError
 from homeassistant.components import bluetooth
-from homeassistant.config_entries import ConfigEntryState
-from homeassistant.const import CONF_HOST, CONF_PASSWORD, CONF_PORT, EVENT_HOMEASSISTANT_STOP
+from homeassistant.const import EVENT_HOMEASSISTANT_STOP
 from homeassistant.core import HomeAssistant
-from homeassistant.setup import async_setup_component
-from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from tests.radio import virtual_radio
-from tests.radio.esphome import EsphomeProxy
 from tests.radio.ether import LOOPBACK, Radio
 from tests.radio.peripheral import RX, SERVICE, TX, Peripheral
 from tests.radio.until import until
-from tests.radio.virtual_radio.adapter import Adapter
-from tests.radio.virtual_radio.scanner import register
 
-pytestmark = pytest.mark.usefixtures("socket_enabled")
-
-
-@pytest.fixture
-def no_adapters() -> Iterator[None]:
-    """A computer without Bluetooth of its own."""
-    with patch("bluetooth_adapters.systems.linux.LinuxAdapters.adapters", {}):
-        yield
-
-
-@pytest.fixture
-async def hass(no_adapters: None, hass: HomeAssistant) -> HomeAssistant:
-    """Home Assistant with its Bluetooth stack."""
-    assert await async_setup_component(hass, "homeassistant", {})
-    assert await async_setup_component(hass, "bluetooth", {})
-    await hass.async_block_till_done()
-    return hass
-
-
-@pytest.fixture
-async def radio() -> AsyncGenerator[Radio]:
-    async with Radio() as radio:
-        yield radio
+pytestmark = pytest.mark.usefixtures("socket_enabled", "with_bluetooth")
 
 
 @pytest.fixture
 async def gate(radio: Radio) -> AsyncGenerator[Peripheral]:
     async with Peripheral(radio, "gate") as gate:
         yield gate
-
-
-@pytest.fixture
-async def scanners(hass: HomeAssistant, radio: Radio) -> AsyncGenerator[tuple[Adapter, Adapter]]:
-    """Two scanners: the hallway hears the gate well and has one slot; the attic hears it badly and has three."""
-    radio.set_rssi("hallway", "gate", -45)
-    radio.set_rssi("attic", "gate", -85)
-    async with AsyncExitStack() as off:
-        hallway = await off.enter_async_context(Adapter(radio.device("hallway"), slots=1))
-        attic = await off.enter_async_context(Adapter(radio.device("attic")))
-        for adapter in (hallway, attic):
-            off.callback(register(hass, adapter))
-        yield hallway, attic
 
 
 def seen(hass: HomeAssistant, address: str) -> BLEDevice | None:
@@ -116,6 +73,8 @@ async def test_home_assistant_writes_and_is_told(hass, radio, gate, scanners):
 
 async def test_the_better_scanner_connects_and_the_other_when_it_has_no_slot(hass, radio, gate, scanners):
     hallway, _ = scanners
+    hallway.slots = 1
+    hallway.slots_changed()
     await until(lambda: len(bluetooth.async_scanner_devices_by_address(hass, gate.address, True)) == 2)
     client = await connect(hass, gate.address)
     assert by(radio) == "hallway"
@@ -181,20 +140,6 @@ async def test_the_integration_makes_scanners_of_ports(hass, radio, gate):
 
 
 # ---- an ESPHome proxy
-
-
-@pytest.fixture
-async def proxy(hass: HomeAssistant, radio: Radio, mock_async_zeroconf: object) -> AsyncGenerator[EsphomeProxy]:
-    """A proxy that the stock integration is connected to."""
-    async with Adapter(radio.device("hallway")) as hallway, EsphomeProxy(hallway) as proxy:
-        data = {CONF_HOST: LOOPBACK, CONF_PORT: proxy.port, CONF_PASSWORD: ""}
-        entry = MockConfigEntry(domain="esphome", data=data, unique_id=proxy.mac.lower())
-        entry.add_to_hass(hass)
-        assert await hass.config_entries.async_setup(entry.entry_id)
-        await hass.async_block_till_done()
-        yield proxy
-        await hass.config_entries.async_unload(entry.entry_id)
-        assert entry.state is ConfigEntryState.NOT_LOADED
 
 
 async def test_the_stock_integration_connects_through_the_proxy(hass, radio, gate, proxy):

@@ -14,12 +14,15 @@ import yaml
 
 from custom_components.vestibule import actor, event, issues, services
 from custom_components.vestibule.building import PersonsKept, ReleasesWhen, Returns
+from custom_components.vestibule.vestibule_core.api.pairing import CodeSlip
 from custom_components.vestibule.vestibule_core.doorstrike.wire import Rights
+from custom_components.vestibule.vestibule_core.errors import NotPaired
 from custom_components.vestibule.vestibule_core.hours import Day
 from custom_components.vestibule.vestibule_core.model import Code, ManualRule, Means, OnPowerLoss, RelockOn
 from custom_components.vestibule.vestibule_core.token import DriverProof
 
 PACKAGE = Path(actor.__file__).parent
+FORMS = ("config_flow", "forms", "gateway_flow", "strike_flow")
 PLATFORMS = {"binary_sensor", "event", "lock", "select", "sensor", "switch"}
 LANGUAGES = sorted(path.stem for path in (PACKAGE / "translations").glob("*.json"))
 
@@ -60,7 +63,7 @@ def test_every_error_that_is_raised_has_a_text_and_every_text_an_error():
     raised = {*actor._NOT_YOURS.values(), *actor._FAILED.values(), *actor._BECAUSE.values()}
     raised |= {*services._NO_CHALLENGE.values()}
     for path in PACKAGE.glob("*.py"):
-        if path.stem not in (PLATFORMS - {"lock"}) | {"config_flow"}:
+        if path.stem not in (PLATFORMS - {"lock"}) | {*FORMS}:
             raised |= keywords(path.name, "translation_key")
     assert raised == EN["exceptions"].keys()
     assert EN["issues"].keys() == {kind.value for kind in issues.Kind}
@@ -92,20 +95,31 @@ def flows() -> dict[str, dict[str, Any]]:
     return {"BuildingFlow": EN["config"], "DoorFlow": subentries["door"], "CarrierFlow": subentries["carrier"]}
 
 
-@pytest.mark.parametrize("flow", nodes("config_flow.py", ast.ClassDef), ids=lambda flow: flow.name)
-def test_every_step_and_error_of_a_form_has_its_text(flow):
-    strings = flows()[flow.name]
+CLASSES = {node.name: node for file in FORMS for node in nodes(f"{file}.py", ast.ClassDef)}
+
+
+def family(name: str) -> list[ast.ClassDef]:
+    """Return a class of the forms, and those of them that it is made of."""
+    flow = CLASSES[name]
+    bases = [base.id for base in flow.bases if isinstance(base, ast.Name) and base.id in CLASSES]
+    return [flow, *(parent for base in bases for parent in family(base))]
+
+
+@pytest.mark.parametrize("name", ["BuildingFlow", "DoorFlow", "CarrierFlow"])
+def test_every_step_and_error_of_a_form_has_its_text(name):
+    strings, flow = flows()[name], family(name)
     steps = {
         node.name.removeprefix("async_step_")
-        for node in flow.body
+        for part in flow
+        for node in part.body
         if isinstance(node, ast.AsyncFunctionDef) and node.name.startswith("async_step_")
     }
-    assert strings["step"].keys() == steps - {"bluetooth"}, "which goes on to a form, and has none"
+    assert strings["step"].keys() == steps - {"bluetooth", "zeroconf", "reauth"}, "which go on to a form, and have none"
 
     kinds = ast.FunctionDef, ast.AsyncFunctionDef
-    shared = [node for kind in kinds for node in nodes("config_flow.py", kind) if node.col_offset == 0]
-    literals = {node.value for part in (flow, *shared) for node in ast.walk(part) if isinstance(node, ast.Constant)}
-    patterns = [r"(\w+)_range" if flow.name == "CarrierFlow" else "x", "key_set_.*", *slips()]
+    shared = [node for file in FORMS for kind in kinds for node in nodes(f"{file}.py", kind) if node.col_offset == 0]
+    literals = {node.value for part in (*flow, *shared) for node in ast.walk(part) if isinstance(node, ast.Constant)}
+    patterns = [r"(\w+)_range" if name == "CarrierFlow" else "x", "key_set_.*", *slips(), *not_paired()]
     for error in strings["error"]:
         assert error in literals or any(re.fullmatch(pattern, error) for pattern in patterns), f"never shown: {error}"
 
@@ -122,8 +136,18 @@ def slips() -> set[str]:
     }
 
 
+def not_paired() -> set[str]:
+    """Why a gateway was not paired."""
+    return {f"gateway_{reason}" for reason in NotPaired}
+
+
+def test_every_flow_of_the_forms_is_looked_at():
+    assert CLASSES.keys() == {part.name for name in flows() for part in family(name)}
+
+
 def test_every_reason_not_to_pair_has_its_text():
     assert len(slips()) == 10
+    assert not_paired() | set(CodeSlip) <= EN["config"]["error"].keys()
     for flow in (EN["config"], EN["config_subentries"]["door"]):
         assert slips() <= flow["error"].keys()
 

@@ -9,6 +9,10 @@ its stock ESPHome integration on one side, any Bumble host on the other. Nothing
 - ``hub`` keeps a radio in a process of its own: ``python -m tests.radio.hub gate=7001 hallway=7002``.
 - ``virtual_radio`` is an integration for a live Home Assistant, and ``virtual_radio.scanner`` what it is made of.
 - ``esphome.EsphomeProxy`` is an ESPHome Bluetooth proxy.
+- ``site.Site`` is a whole door on it: the strike's program, the driver, and others who want something. ``bench`` is the
+  same for what is said packet by packet, with the tests of tests/core/doorstrike/test_attacks.py. ``middle.Middle`` is
+  somebody in between, ``fragile.FragileGate`` a strike that loses its power in the wrong moment.
+- ``virtual_time`` lets minutes of all that pass at once.
 
 ```python
 from tests.radio.ether import Radio

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from . import virtual_time
 from .ether import Radio
 from .peripheral import Peripheral
 from .virtual_radio.adapter import Adapter
@@ -27,3 +28,9 @@ async def gate(radio: Radio) -> AsyncGenerator[Peripheral]:
 async def phone(radio: Radio) -> AsyncGenerator[Adapter]:
     async with Adapter(radio.device("phone")) as phone:
         yield phone
+
+
+@pytest.fixture
+def radio_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strikes live in the time of the loop they run in."""
+    virtual_time.of_the_strike(monkeypatch)

@@ -9,7 +9,7 @@ opcodes that a ``Tap`` counts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -102,7 +102,7 @@ class Tap:
     request whose answer never arrived. Only ATT counts: connecting and ending a link have no part in it.
 
     Packets have numbers, from 1. Verbs: ``cut_at``, ``drop_at``, ``hold_at`` and ``release``, or ``decide`` for
-    anything else; ``reached`` waits for a packet.
+    anything else; ``reached`` waits for a packet. ``rewrite`` is somebody in the middle: whatever it says goes on.
     """
 
     def __init__(self, pair: _Pair | None = None) -> None:
@@ -111,6 +111,7 @@ class Tap:
         self._pair = pair
         self._decide: Callable[[Pdu], Fate] = lambda _: Fate.DELIVER
         self._unanswered: set[_Way] = set()
+        self._rewrite: Callable[[Pdu], Iterable[bytes]] = lambda pdu: [pdu.raw]
         self._held: list[tuple[Connection, Callable[[], None]]] = []
         self._waiting: list[tuple[int, asyncio.Future[Pdu]]] = []
 
@@ -122,6 +123,10 @@ class Tap:
     def decide(self, decide: Callable[[Pdu], Fate]) -> None:
         """Ask ``decide`` about each packet from now on."""
         self._decide = decide
+
+    def rewrite(self, rewrite: Callable[[Pdu], Iterable[bytes]]) -> None:
+        """Let what ``rewrite`` makes of each packet go on in its place: the same, something else, several, nothing."""
+        self._rewrite = rewrite
 
     def cut_at(self, number: int, *, delivered: bool = False) -> None:
         """Lose the link at packet ``number``, before it arrives or when it has been ``delivered``."""
@@ -158,11 +163,11 @@ class Tap:
 
     # ---- what the radio tells it ----
 
-    def _see(self, sender: str, end: _End, raw: bytes, deliver: Callable[[], None]) -> Fate:
-        """Take note of a packet and return its fate; what is held is delivered by the tap itself, later."""
+    def _see(self, sender: str, end: _End, raw: bytes, carry: Callable[[bytes], None]) -> tuple[Fate, list[bytes]]:
+        """Take note of a packet; return its fate and what goes on. What is held the tap itself carries on, later."""
         receiver = end.controller.name
         if self._pair is not None and self._pair != {sender, receiver}:
-            return Fate.DELIVER
+            return Fate.DELIVER, [raw]
         pdu = Pdu(len(self.pdus) + 1, sender, receiver, raw)
         self.pdus.append(pdu)
         for number, waiter in self._waiting:
@@ -172,9 +177,14 @@ class Tap:
         if fate not in (Fate.DROP, Fate.CUT):
             self._count(pdu)
         if fate is Fate.HOLD or (fate is Fate.DELIVER and any(link is end.link for link, _ in self._held)):
+
+            def deliver() -> None:
+                for packet in self._rewrite(pdu):
+                    carry(packet)
+
             self._held.append((end.link, deliver))
-            return Fate.HOLD
-        return fate
+            return Fate.HOLD, []
+        return fate, [] if fate in (Fate.DROP, Fate.CUT) else list(self._rewrite(pdu))
 
     def _count(self, pdu: Pdu) -> None:
         if pdu.opcode in _ASKING:
@@ -500,6 +510,15 @@ class Radio(LocalLink):
             self._taps.remove(tap)
             tap.release()
 
+    def forge(self, sender: Who, receiver: Who, packet: bytes) -> None:
+        """Let ``receiver`` hear an ATT packet that ``sender`` never sent, on the link between them."""
+        for controller in self.controllers:
+            for link in controller.le_connections.values():
+                if controller.name == _name(receiver) and self._peer_name(link) == _name(sender):
+                    data = len(packet).to_bytes(2, "little") + att.ATT_CID.to_bytes(2, "little") + packet
+                    arrive = partial(controller.on_link_acl_data, link.peer_address, PhysicalTransport.LE, data)
+                    self._carry(_name(sender), _End(controller, link), arrive)
+
     def links(self) -> set[_Pair]:
         """Return the pairs that are connected."""
         return {
@@ -573,20 +592,29 @@ class Radio(LocalLink):
             return
         sender = sender_controller.name
 
-        def deliver() -> None:
+        def arrive(data: bytes) -> None:
             # Bumble says that it comes from the sender's random address, whichever the link was made with.
             self._carry(sender, end, lambda: end.controller.on_link_acl_data(link.self_address, transport, data))
 
-        if int.from_bytes(data[2:4], "little") == att.ATT_CID:
-            for tap in self._taps:
-                fate = tap._see(sender, end, data[4:], deliver)
-                if fate is Fate.DELIVER_AND_CUT:
-                    deliver()
+        def carry(packet: bytes) -> None:
+            arrive(len(packet).to_bytes(2, "little") + data[2:4] + packet)
+
+        if int.from_bytes(data[2:4], "little") != att.ATT_CID:
+            arrive(data)
+            return
+        packets = [data[4:]]
+        for tap in self._taps:
+            seen, packets = packets, []
+            for packet in seen:
+                fate, on_its_way = tap._see(sender, end, packet, carry)
+                packets += on_its_way
                 if fate in (Fate.CUT, Fate.DELIVER_AND_CUT):
+                    for last in packets:
+                        carry(last)
                     self._doom(_End(sender_controller, link), end)
-                if fate is not Fate.DELIVER:
                     return
-        deliver()
+        for packet in packets:
+            carry(packet)
 
     def _carry(self, sender: str, end: _End, arrive: Callable[[], None]) -> None:
         """Let something arrive in the next turn of the event loop; later or never, if they are out of range."""

@@ -141,6 +141,39 @@ async def test_anything_else_can_be_decided(radio, gate, client):
     assert gate.written == [b"good", b"better", b""]
 
 
+async def test_what_goes_on_can_be_rewritten_dropped_and_doubled(radio, gate, client):
+    def rewritten(pdu):
+        header, value = pdu.raw[:3], pdu.raw[3:]
+        return {b"one": [header + b"another"], b"none": [], b"two": [pdu.raw, pdu.raw]}.get(value, [pdu.raw])
+
+    with radio.tap() as tap:
+        tap.rewrite(rewritten)
+        for value in (b"one", b"none", b"two"):
+            await client.write_gatt_char(RX, value, response=False)
+        await client.write_gatt_char(RX, b"", response=True)
+    assert gate.written == [b"another", b"two", b"two", b""]
+
+
+async def test_what_is_held_is_rewritten_when_it_is_released(radio, gate, client):
+    with radio.tap() as tap:
+        tap.hold_at(1)
+        tap.rewrite(lambda pdu: [pdu.raw[:3] + b"rewritten"])
+        await client.write_gatt_char(RX, b"held", response=False)
+        await tap.reached(1)
+        tap.release()
+        await until(lambda: gate.written)
+    assert gate.written == [b"rewritten"]
+
+
+async def test_a_notification_can_be_forged(radio, gate, phone, client):
+    heard = []
+    await client.start_notify(TX, lambda _, value: heard.append(bytes(value)))
+    tx = client.services.get_characteristic(TX).handle.to_bytes(2, "little")
+    radio.forge(gate, phone, bytes([Opcode.ATT_HANDLE_VALUE_NOTIFICATION]) + tx + b"never sent")
+    await until(lambda: heard)
+    assert heard == [b"never sent"]
+
+
 # ---- range
 
 

@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from . import challenge, policy, token
@@ -295,17 +296,32 @@ class Controller:
         if (task := self._doors.get(door)) is not None:
             task.post(Sensed(sensor, sense, at))
 
-    def remembered(self, door: DoorId, what: EventName, at: float | None, notes: Notes) -> None:
-        """Record what a strike tells afterwards, with its own time (wall clock; None: not known, so now).
+    def remembered(
+        self,
+        door: DoorId,
+        what: EventName,
+        at: float | None,
+        notes: Notes,
+        *,
+        slot: int | None = None,
+        count: int | None = None,
+    ) -> None:
+        """Record what a strike tells of, with its own time (wall clock; None: not known, so now).
 
-        It changes nothing about the door: that is as it is now. ``notes`` are committed along with it.
+        It changes nothing about the door: that is as it is now. But it comes after what a sensor said before. ``notes``
+        are committed along with it; what it says of a ``slot`` or a ``count`` as well.
         """
-        if door in self._doors:
-            self._telling.record(AccessEvent(outcome=what, door=door, at=at or self._clock().wall), notes=notes)
+        if (task := self._doors.get(door)) is not None:
+            event = AccessEvent(outcome=what, door=door, at=at or self._clock().wall, slot=slot, count=count)
+            besides = {name: number for name, number in (("slot", slot), ("count", count)) if number is not None}
+            task.tell(partial(self._telling.record, event, besides or None, notes=notes))
 
-    def note(self, notes: Notes) -> None:
-        """Note what has to be known after a restart; nothing waits for it."""
-        self._telling.note(notes)
+    def note(self, door: DoorId, notes: Notes) -> None:
+        """Note what has to be known after a restart, after what the door's sensors and its strike have said before."""
+        if (task := self._doors.get(door)) is not None:
+            task.tell(partial(self._telling.note, notes))
+        else:
+            self._telling.note(notes)
 
     async def delete_person(self, sequence: int, actor: Actor, origin: object = None) -> int:
         """Delete the person that entry ``sequence`` is about from every entry of the journal, and from what is

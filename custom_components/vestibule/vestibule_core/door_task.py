@@ -76,10 +76,17 @@ def _new_code() -> asyncio.Future[Code]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Telling:
+    """Something that happened, is to be told of and changes nothing about the door."""
+
+    tell: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Happening:
     """Something that is to happen to a door."""
 
-    event: Input
+    event: Input | _Telling
     held: bytes | None
     """The id under which the journal notes that the door is held open from now on."""
     origin: object
@@ -220,6 +227,14 @@ class DoorTask:
         self._wake.set()
         return happening.done
 
+    def tell(self, tell: Callable[[], None]) -> None:
+        """Call ``tell``, which does not fail, when all that was posted before has happened; at a stop at once."""
+        if self._stop_asked:
+            tell()
+            return
+        self._happenings.append(_Happening(_Telling(tell), None, None))
+        self._wake.set()
+
     def stop(self, *, hurry: bool) -> Coroutine[Any, Any, None]:
         """Take nothing more from now on; what is returned ends when the task has, after what is under way and with the
         release that is ours to end.
@@ -229,8 +244,11 @@ class DoorTask:
         """
         self._stop_asked = True
         while self._happenings:
-            if not (done := self._happenings.popleft().done).done():
-                done.set_result(Code.STOPPING)
+            happening = self._happenings.popleft()
+            if isinstance(happening.event, _Telling):
+                happening.event.tell()
+            if not happening.done.done():
+                happening.done.set_result(Code.STOPPING)
         self._wake.set()
         if hurry:
             self._hurry.set()
@@ -328,6 +346,9 @@ class DoorTask:
                 self._held_for = happening.origin
             if happening.held is not None and any(isinstance(later.event, LockdownBegun) for later in self._happenings):
                 code = Code.LOCKDOWN  # asked for since: the door is not held open for a moment
+            elif isinstance(happening.event, _Telling):
+                happening.event.tell()
+                code = Code.GRANTED
             else:
                 code = await self._happen(happening.event)
             if happening.held is not None and not self.state.securing:

@@ -6,6 +6,8 @@ again. ``temporary`` tells whether asking again later can help.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from .model import Code
 
 
@@ -39,6 +41,12 @@ class MalformedMessage(VestibuleError):
     """A message from another program is not what the protocol says (wire.py)."""
 
 
+class Violation(VestibuleError):
+    """The other end does not keep to the protocol, or is not who it says: the link is closed. One kind for all of it,
+    so that nobody can tell a wrong key from a wrong byte.
+    """
+
+
 class StrikeUnreachable(VestibuleError):
     """The strike cannot be reached; it was not told anything."""
 
@@ -54,9 +62,67 @@ class SpentElsewhere(StrikeRefused):
 
 
 class OutcomeUnknown(VestibuleError):
-    """The strike was told, and did not answer in time or in sense."""
+    """The strike, or its gateway, was told, and did not answer in time or in sense."""
 
     may_have_succeeded = True
+
+
+class GatewayUnreachable(VestibuleError):
+    """The gateway did not answer. It was told nothing, or only asked something that changes nothing."""
+
+    temporary = True
+
+
+class GatewayImpostor(VestibuleError):
+    """What answers in the gateway's place has another certificate. It was told nothing."""
+
+    def __init__(self, fingerprint: bytes) -> None:
+        """Say which certificate was met: its SHA-256."""
+        super().__init__(f"another certificate: {fingerprint.hex()}")
+        self.fingerprint = fingerprint
+
+
+class GatewayForbidden(VestibuleError):
+    """The gateway does not know this client any more: pair again."""
+
+
+class GatewayRefused(VestibuleError):
+    """The gateway did not do it. ``status`` is of HTTP, ``error`` its own word for why."""
+
+    def __init__(self, status: int, error: str) -> None:
+        """Say why."""
+        super().__init__(f"{status} {error}")
+        self.status = status
+        self.error = error
+
+
+class PolicyConflict(GatewayRefused):
+    """The policy is another one than was thought: read it, and go on from there."""
+
+    def __init__(self, version: int) -> None:
+        """Say which one it is."""
+        super().__init__(409, f"version {version}")
+        self.version = version
+
+
+class NotPaired(StrEnum):
+    """Why a gateway was not paired."""
+
+    NO_WINDOW = "no_window"
+    """Nobody allowed it at the gateway, or no more."""
+    WRONG_CODE = "wrong_code"
+    """Or somebody is in between: neither end could tell the difference."""
+    BUSY = "busy"
+    """Too many attempts; in a moment again."""
+
+
+class PairingFailed(VestibuleError):
+    """A gateway was not paired."""
+
+    def __init__(self, reason: NotPaired) -> None:
+        """Say why."""
+        super().__init__(reason.value)
+        self.reason = reason
 
 
 class StoreFailed(VestibuleError):

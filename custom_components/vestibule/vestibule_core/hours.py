@@ -7,7 +7,7 @@ left out is never shown, an hour that comes twice counts twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, time, tzinfo
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from enum import StrEnum
 from typing import Final
 
@@ -56,3 +56,68 @@ def is_open(hours: WeeklyHours, wall: float, zone: tzinfo) -> bool:
         elif (today in row.days and clock >= row.begins) or (yesterday in row.days and clock < row.ends):
             return True
     return False
+
+
+# ---- two tables of hours held against each other ----
+
+type _Spans = list[tuple[datetime, datetime]]
+"""When the week that begins with _MONDAY is open: apart from each other and in order, each end outside."""
+
+_MONDAY: Final = datetime(1, 1, 1, tzinfo=UTC)
+_DAY: Final = timedelta(days=1)
+_OVER: Final = _MONDAY + 7 * _DAY
+
+
+def common(one: WeeklyHours, other: WeeklyHours) -> WeeklyHours:
+    """Return hours that are inside exactly where both are, for clocks on walls of one time zone."""
+    if not one or not other:
+        return one or other
+    mine, theirs = _spans(one), _spans(other)
+    both: _Spans = []
+    while mine and theirs:
+        begins, ends = max(mine[0][0], theirs[0][0]), min(mine[0][1], theirs[0][1])
+        if begins < ends:
+            both.append((begins, ends))
+        del (mine if mine[0][1] == ends else theirs)[0]
+    return _rows(both)
+
+
+def is_within(inner: WeeklyHours, outer: WeeklyHours) -> bool:
+    """Return whether ``outer`` is inside wherever ``inner`` is."""
+    return not outer or _spans(inner or _ALWAYS) == _spans(common(inner, outer))
+
+
+def _spans(hours: WeeklyHours) -> _Spans:
+    pieces: _Spans = []
+    for row in hours:
+        for day in row.days:
+            midnight = _MONDAY + _DAYS.index(day) * _DAY
+            begins, ends = (datetime.combine(midnight, clock, UTC) for clock in (row.begins, row.ends))
+            if ends <= begins:
+                ends += _DAY
+            pieces.append((begins, min(ends, _OVER)))
+            if ends > _OVER:
+                pieces.append((_MONDAY, ends - 7 * _DAY))
+    spans: _Spans = []
+    for begins, ends in sorted(pieces):
+        if spans and begins <= spans[-1][1]:
+            spans[-1] = spans[-1][0], max(spans[-1][1], ends)
+        else:
+            spans.append((begins, ends))
+    return spans
+
+
+def _rows(spans: _Spans) -> WeeklyHours:
+    days: dict[tuple[time, time], set[Day]] = {}
+    for begins, ends in spans:
+        while begins < ends:
+            until = min(ends, begins + _DAY)  # further than that no row reaches
+            days.setdefault((begins.time(), until.time()), set()).add(_DAYS[begins.weekday()])
+            begins = until
+    # Without any row it would be open always.
+    return tuple(Hours(frozenset(on), *clocks) for clocks, on in days.items()) or NEVER
+
+
+_ALWAYS: Final = (Hours(frozenset(Day), time(), time()),)
+NEVER: Final[WeeklyHours] = (Hours(frozenset(), time(), time()),)
+"""A row without a day."""

@@ -6,6 +6,7 @@ never pays, and no flood from elsewhere can use up what a source has left. Burns
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from .bucket import Bucket, Buckets
@@ -30,6 +31,19 @@ class Intake:
         self._all: Bucket | None = None
         self._of_one: Buckets[Issuer] = Buckets(per_second=OF_ONE, burst=OF_ONE, most=SOURCES)
         self._failures: Buckets[str] = Buckets(per_second=FAILURES_PER_SECOND, burst=FAILURES, most=SOURCES)
+
+    async def judge(
+        self, issuer: Issuer, source: str, now: float, present: Callable[[], Awaitable[Decision]]
+    ) -> Decision:
+        """Return what ``present`` decides on a text of ``source``, which pays for it; RATE_LIMITED if it has to wait.
+
+        ``now`` is seconds of boot time.
+        """
+        if (code := self.admit(issuer, source, now)) is not None:
+            return Decision(code)
+        decision = await present()
+        self.charge(source, decision, now)
+        return decision
 
     def admit(self, issuer: Issuer, source: str, now: float) -> Code | None:
         """Return RATE_LIMITED if ``source``, of ``issuer``, has to wait, None if it may ask.

@@ -201,6 +201,18 @@ class EventName(StrEnum):
     """Something other than Vestibule moved the strike."""
     DOOR_TAMPERED = "door_tampered"
     TAMPER_CLEARED = "tamper_cleared"
+    STRIKE_PAIRING_OPENED = "strike_pairing_opened"
+    """The button of a strike was held: for two minutes another controller can be paired with it."""
+    STRIKE_SLOT_ADDED = "strike_slot_added"
+    """Another controller was paired with a strike."""
+    STRIKE_SLOT_DELETED = "strike_slot_deleted"
+    """A strike was told to forget a controller."""
+    STRIKE_RIGHTS_CHANGED = "strike_rights_changed"
+    """What a controller may do with a strike was changed."""
+    STRIKE_FACTORY_RESET = "strike_factory_reset"
+    """A strike was made to forget all of its controllers."""
+    STRIKE_AUTHENTICATION_FAILED = "strike_authentication_failed"
+    """Somebody tried a strike without a key that it knows."""
 
     DOOR_NORMAL = "door_normal"
     DOOR_UNLOCKED = "door_unlocked"
@@ -224,6 +236,17 @@ class EventName(StrEnum):
     """What the journal said about one person was deleted on request; what happened stays."""
     REFUSALS_COUNTED = "refusals_counted"
     """Refusals that left no entry of their own were counted for a minute (A.2)."""
+
+    POLICY_CHANGED = "policy_changed"
+    """What a gateway allows was changed: the change holds from now on (protocol C)."""
+    POLICY_PENDING = "policy_pending"
+    """A gateway was asked to allow more: that waits for its button, or for a day."""
+    CLIENT_PAIRED = "client_paired"
+    """A program was paired with a gateway."""
+    CLIENT_CHANGED = "client_changed"
+    """What a paired program may do at a gateway was changed."""
+    CLIENT_REMOVED = "client_removed"
+    """A program may do nothing at a gateway any more."""
 
 
 class DoorMode(StrEnum):
@@ -374,6 +397,9 @@ class AccessEvent:
     has_stop: bool = False
     sequence: int | None = None
     count: int | None = None
-    """How many refusals a summary sums up; None for everything else."""
+    """How many refusals a summary sums up, or how many attempts without a key a strike has counted; None for everything
+    else."""
+    slot: int | None = None
+    """Which of a strike's controllers was added, deleted or given other rights; None for everything else."""
     origin: object = None
     """What the host gave along with the request (Home Assistant: the Context), handed back untouched."""

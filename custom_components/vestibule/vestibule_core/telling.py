@@ -30,7 +30,9 @@ MOST_KEYS: Final = 1000
 SUMMARY_AFTER: Final = 60.0
 """Seconds from the first refusal that is only counted to the entry that sums up what was."""
 
-_REFUSALS: Final = frozenset({EventName.ACCESS_DENIED, EventName.REFUSALS_COUNTED})
+_REFUSALS: Final = frozenset(
+    {EventName.ACCESS_DENIED, EventName.REFUSALS_COUNTED, EventName.STRIKE_AUTHENTICATION_FAILED}
+)
 """What may not use the journal's reserve (A.2)."""
 
 

@@ -1,4 +1,4 @@
-"""Every message between two programs: strictly decoded, and encoded in one place (protocol G).
+"""Every message of a token's way: strictly decoded, and encoded in one place (protocol G). Those of a gateway: ``api``.
 
 A message has exactly the members that it is said to have. What cannot be decoded is MalformedMessage, which says what
 is wrong without repeating it.
@@ -6,11 +6,11 @@ is wrong without repeating it.
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 from .errors import MalformedMessage
 from .model import Decision
+from .strict import read_json
 
 MAX_REQUEST: Final = 8 * 1024
 """Bytes of a request's body."""
@@ -18,10 +18,7 @@ MAX_REQUEST: Final = 8 * 1024
 
 def unlock_request(body: bytes) -> str:
     """Return the token that ``{"token": "..."}`` presents."""
-    try:
-        message = json.loads(body.decode(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as err:
-        raise MalformedMessage("not JSON") from err
+    message = read_json(body)
     if type(message) is not dict or message.keys() != {"token"}:
         raise MalformedMessage('expected {"token": "..."} and nothing else')
     if type(token := message["token"]) is not str:
@@ -40,10 +37,3 @@ def decision_answer(decision: Decision) -> dict[str, Any]:
     if decision.limit is not None:
         answer["limit"] = decision.limit.value
     return answer
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate member")
-    return members

@@ -4,6 +4,9 @@
 flash that survives ``cut_power`` (torn, if asked for), and has a relay whose timer is its own. ``connect`` gives a
 ``Wire``, the client's shell: packets wait in two queues until ``run`` delivers them, and on their way they can be cut
 off, changed, dropped, doubled or kept for later by whoever sits at ``tap``.
+
+There is another one with the same verbs, where the strike is the real one and packets go over the virtual radio
+(tests/radio/bench.py). ``AnyBench`` is what both have in common, and what a test may use that is to run on both.
 """
 
 import random
@@ -31,7 +34,66 @@ def unlock(spend_id=SPEND, pulse_cs=50):
     return Command(Op.UNLOCK, pulse_cs, spend_id)
 
 
-class Bench:
+class AnyBench:
+    """A strike that clients connect to.
+
+    It has ``now``, ``label``, ``random``, ``flash``, ``strike`` (the protocol's machine, None without power),
+    ``pulses``, ``released`` and ``effects_left``. Verbs: ``connect``, ``wait``, ``run``, ``sense``, ``power_up``,
+    ``cut_power``, and what follows here.
+    """
+
+    def reboot(self, seconds=1.0):
+        self.cut_power()
+        self.now += seconds
+        self.power_up()
+
+    def hold_button(self, seconds=3.0):
+        self.sense(ButtonHeld(seconds))
+
+    def forget(self):
+        """Keep nothing for a test that does not look at it."""
+
+    # ---- clients ----
+
+    def connect_raw(self, size=244):
+        """Connect with no client behind: a stranger's own program."""
+        wire = self.connect(Paired(STRIKE_ID, 1, bytes(32)), size)
+        wire.take_over()
+        return wire, wire.heard[-1]
+
+    def pair(self, name="Home Assistant"):
+        """Hold the button, pair with the label's code, and prove the new slot once."""
+        self.wait(1)  # one attempt in a second
+        self.hold_button()
+        wire = self.connect(Paired(STRIKE_ID, 0, self.label.psk))
+        wire.ask(Command(Op.QUERY))
+        rand_c = self.random(32)
+        added = frames.SlotAdded.parse(wire.ask(Command(Op.SLOT_ADD), frames.SlotAdd(name, rand_c).encode()).body)
+        wire.close()
+        paired = Paired(STRIKE_ID, added.slot, slot_psk(STRIKE_ID, added.slot, rand_c, added.rand_s))
+        self.session(paired).close()
+        return paired
+
+    def session(self, paired, **how):
+        """A connection that is READY."""
+        wire = self.connect(paired, **how)
+        wire.ask(Command(Op.PING))
+        return wire
+
+    def grant(self, admin, slot, rights):
+        wire = self.session(admin)
+        state = wire.ask(Command(Op.SLOT_RIGHTS), frames.SlotRights(slot, rights).encode()).state
+        wire.close()
+        return state.result
+
+    def second(self, admin, rights=Rights.MANUAL | Rights.EVENTS):
+        """Another controller, with these rights."""
+        paired = self.pair("another")
+        self.grant(admin, paired.slot, rights)
+        return paired
+
+
+class Bench(AnyBench):
     """A strike, its relay and its flash."""
 
     def __init__(self, caps=ALL_CAPS, seed=1):
@@ -68,11 +130,6 @@ class Bench:
         for wire in list(self.wires.values()):
             wire.cut()
 
-    def reboot(self, seconds=1.0):
-        self.cut_power()
-        self.now += seconds
-        self.power_up()
-
     # ---- the strike's shell ----
 
     def tell(self, method, *args):
@@ -82,9 +139,6 @@ class Bench:
 
     def sense(self, what):
         self.tell("sensed", what)
-
-    def hold_button(self, seconds=3.0):
-        self.sense(ButtonHeld(seconds))
 
     def _do(self, effects):
         try:
@@ -133,6 +187,9 @@ class Bench:
     def released(self):
         return self.relay_off_at is not None
 
+    def forget(self):
+        del self.performed[:]
+
     # ---- time ----
 
     def wait(self, seconds):
@@ -140,7 +197,7 @@ class Bench:
         end = self.now + seconds
         while True:
             self.run()
-            dues = [wire.client.due for wire in self.wires.values()] + [self.relay_off_at]
+            dues = [wire.due for wire in self.wires.values()] + [self.relay_off_at]
             dues.append(self.strike.due if self.strike else None)
             due = min([end, *(due for due in dues if due is not None)])
             self.now = max(self.now, due)
@@ -149,7 +206,7 @@ class Bench:
                 self.tell("pulse_complete", self.pulse)
             self.tell("elapsed")
             for wire in list(self.wires.values()):
-                wire.take(wire.client.elapsed(self.now))
+                wire.elapsed()
             if due >= end:
                 self.run()
                 return
@@ -174,44 +231,6 @@ class Bench:
         self.run()
         return wire
 
-    def connect_raw(self, size=244):
-        """Connect with no client behind: a stranger's own program."""
-        wire = self.connect(Paired(STRIKE_ID, 1, bytes(32)), size)
-        hello = wire.heard[-1]
-        wire.take = lambda outputs: None
-        return wire, hello
-
-    def pair(self, name="Home Assistant"):
-        """Hold the button, pair with the label's code, and prove the new slot once."""
-        self.wait(1)  # one attempt in a second
-        self.hold_button()
-        wire = self.connect(Paired(STRIKE_ID, 0, self.label.psk))
-        wire.ask(Command(Op.QUERY))
-        rand_c = self.random(32)
-        added = frames.SlotAdded.parse(wire.ask(Command(Op.SLOT_ADD), frames.SlotAdd(name, rand_c).encode()).body)
-        wire.close()
-        paired = Paired(STRIKE_ID, added.slot, slot_psk(STRIKE_ID, added.slot, rand_c, added.rand_s))
-        self.session(paired).close()
-        return paired
-
-    def session(self, paired, **how):
-        """A connection that is READY."""
-        wire = self.connect(paired, **how)
-        wire.ask(Command(Op.PING))
-        return wire
-
-    def grant(self, admin, slot, rights):
-        wire = self.session(admin)
-        state = wire.ask(Command(Op.SLOT_RIGHTS), frames.SlotRights(slot, rights).encode()).state
-        wire.close()
-        return state.result
-
-    def second(self, admin, rights=Rights.MANUAL | Rights.EVENTS):
-        """Another controller, with these rights."""
-        paired = self.pair("another")
-        self.grant(admin, paired.slot, rights)
-        return paired
-
 
 class Wire:
     """One connection: the client and the air between it and the strike."""
@@ -227,17 +246,21 @@ class Wire:
         self.tap = lambda to_strike, fragment: [fragment]
         self.cut_after = None
         """The link breaks when that many packets have been carried."""
+        self.held = False
+        """Somebody in the middle keeps what is for the strike."""
+        self.taken_over = False
 
     def step(self):
         """Carry one packet, if there is any."""
-        if self.number not in self.bench.wires or not (self.to_strike or self.to_client):
+        to_strike = self.to_strike and not self.held
+        if self.number not in self.bench.wires or not (to_strike or self.to_client):
             return False
         if self.cut_after == 0:
             self.cut()
             return False
         if self.cut_after is not None:
             self.cut_after -= 1
-        if self.to_strike:
+        if to_strike:
             for fragment in self.tap(True, self.to_strike.popleft()):
                 self.sent.append(fragment)
                 self.bench.tell("fragment", self.number, fragment)
@@ -245,15 +268,53 @@ class Wire:
             self.cut()
         else:
             for changed in self.tap(False, fragment):
-                self.heard.append(changed)
-                self.take(self.client.notified(changed, self.bench.now))
+                self.hear(changed)
         return True
+
+    def hear(self, fragment):
+        """This has arrived at the client."""
+        self.heard.append(fragment)
+        if not self.taken_over:
+            self.take(self.client.notified(fragment, self.bench.now))
 
     def cut(self):
         """The link is lost, at both ends."""
         if self.bench.wires.pop(self.number, None) is not None:
             self.bench.tell("disconnected", self.number)
             self.take(self.client.lost())
+
+    def take_over(self):
+        """From now on somebody else's program has this connection: the client hears nothing, and says nothing."""
+        self.taken_over = True
+
+    @property
+    def due(self):
+        """When the client's time is over for something."""
+        return None if self.taken_over else self.client.due
+
+    def elapsed(self):
+        if not self.taken_over:
+            self.take(self.client.elapsed(self.bench.now))
+
+    # ---- somebody in the middle, besides ``tap`` ----
+
+    def hold(self):
+        """Keep what is sent to the strike, until ``release``."""
+        self.held = True
+
+    def release(self):
+        """Let go of what was held, and return what the client heard of it."""
+        before = len(self.heard)
+        self.held = False
+        self.bench.run()
+        return self.heard[before:]
+
+    def inject(self, *fragments):
+        """Let the client hear these, as if the strike had said them."""
+        self.to_client.extend(fragments)
+        self.bench.run()
+
+    # ---- the client ----
 
     def close(self):
         self.take(self.client.close())

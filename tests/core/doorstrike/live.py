@@ -11,7 +11,6 @@ import asyncio
 import functools
 import json
 import selectors
-from types import SimpleNamespace
 
 from tests.core.doorstrike.bench import ALL_CAPS, Bench
 from vestibule_core.doorstrike.driver import BleStrike, Kept
@@ -22,7 +21,9 @@ from vestibule_core.model import Now
 EPOCH = 1_800_000_000.0
 
 
-class _Selector(selectors.DefaultSelector):
+class JumpingSelector(selectors.DefaultSelector):
+    """What lets a JumpingLoop's time pass."""
+
     def __init__(self):
         super().__init__()
         self.now = 0.0
@@ -39,25 +40,27 @@ class _Selector(selectors.DefaultSelector):
 class JumpingLoop(asyncio.SelectorEventLoop):
     """An event loop that never waits."""
 
+    selector_class = JumpingSelector
+
     def __init__(self):
-        self.selector = _Selector()
+        self.selector = self.selector_class()
         super().__init__(self.selector)
 
     def time(self):
         return self.selector.now
 
 
-def in_no_time(test):
+def in_no_time(test, loop_factory=JumpingLoop):
     """Run an asynchronous test on a JumpingLoop. Whatever task it leaves behind fails it."""
 
     async def run(*args, **kwargs):
         await test(*args, **kwargs)
         left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, "tasks were left behind"
+        assert not left, f"tasks were left behind: {left}"
 
     @functools.wraps(test)
     def wrapped(*args, **kwargs):
-        with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(run(*args, **kwargs))
 
     return wrapped
@@ -131,12 +134,12 @@ class _Air:
 
     # ---- for Bench.run and Bench.wait, which drive clients without a loop ----
 
-    client = SimpleNamespace(due=None, elapsed=lambda now: [])
+    due = None
 
     def step(self):
         return False
 
-    def take(self, outputs):
+    def elapsed(self):
         pass
 
     # ---- GattLink ----

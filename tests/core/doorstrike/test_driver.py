@@ -573,7 +573,7 @@ async def test_a_poll_brings_state_senses_and_events_and_lets_go():
 
 
 @in_no_time
-async def test_row_59_a_flood_of_advertisements_causes_a_connection_in_ten_seconds_at_the_most_and_backs_off():
+async def test_row_59_a_flood_of_advertisements_causes_a_connection_in_five_seconds_at_the_most_and_backs_off():
     async with Rig() as rig:
         real = rig.bench.strike.advertisement
         for number in range(3600):

@@ -187,13 +187,13 @@ def test_a_new_key_takes_the_place_of_the_old_one_when_it_is_proved(known, used,
     assert known.kept.next_psk == (b"\xa5" * 32 if used == "old" and not drop else None)
 
 
-def test_row_59_two_reasons_for_a_poll_are_not_two_polls_in_ten_seconds(known):
+def test_row_59_two_reasons_for_a_poll_are_not_two_polls_in_five_seconds(known):
     news = Advertisement(1, Flags.ATTENTION, 11, KEPT.paired.strike_id[:6])
     assert known.is_worth_a_poll(news, 0)
     known.answered(Op.QUERY, replace(STATE, evt_seq=11), Now(NOON, 1))
     known.polled(refresh=True, found=True, now=1)
-    assert not known.is_worth_a_poll(news, 10.9)
-    assert known.is_worth_a_poll(news, 11)
+    assert not known.is_worth_a_poll(news, 5.9)
+    assert known.is_worth_a_poll(news, 6)
 
 
 def test_false_news_do_not_keep_what_is_old_from_being_asked_for(known):

@@ -317,7 +317,8 @@ def test_what_a_strike_says_about_its_relay(relay, reading):
         (0x00, Sensor.LOCK_MONITOR, Caps.LOCK_MONITOR, Sense.ACTIVE),
         (0x20, Sensor.LOCK_MONITOR, Caps.LOCK_MONITOR, Sense.INACTIVE),
         (0x20, Sensor.LOCK_MONITOR, Caps.CONTACT, Sense.UNKNOWN),
-        (0x3F, Sensor.REX, Caps(0xFFFF), Sense.UNKNOWN),
+        (0x3F, Sensor.REX, Caps.REX, Sense.INACTIVE),
+        (0x3F, Sensor.REX, Caps(0xFFFF) & ~Caps.REX, Sense.UNKNOWN),
     ],
 )
 def test_what_a_sensor_says(io, sensor, caps, sense):

@@ -7,10 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from gateway.strike import air
 from tests.radio.ether import Radio
 from tests.radio.virtual_radio.adapter import Adapter
+from vestibule_core.doorstrike import keyring
 
-from .strikes import Gate, GateProcess
+from .strikes import OFTEN, Gate, GateProcess
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten what these tests would only wait for, at the strikes in this process.
+
+    One attempt to pair in a second is the rule; how it is kept is the protocol's own tests' to see.
+    """
+    monkeypatch.setattr(keyring, "ATTEMPT_GAP", 0.001)
+    monkeypatch.setattr(air, "INTERVAL", OFTEN)
 
 
 @pytest.fixture

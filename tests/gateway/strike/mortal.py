@@ -3,7 +3,8 @@
 The points are made here, around the production code, and counted from 0: one before each effect, from those of the
 unlock to those of the pulse's end, and a second one inside of each effect that is a write, when the new piece is half
 on the disk and has not taken the old one's place. The file ``die_at`` beside the configuration says which; if there is
-none, it lives. What this module refuses to do: anything else than the real strike before that.
+none, it lives. It advertises more often than the real strike, as it is looked for again after each death. What this
+module refuses to do: anything else than the real strike before that.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.__main__ import main
+from gateway.strike import air
 from gateway.strike.shell import Shell
 from vestibule_core.doorstrike.effects import Effect, Persist, StartPulse
+
+from .strikes import OFTEN
 
 
 class _Mortal:
@@ -50,4 +54,5 @@ if __name__ == "__main__":
     mortal = _Mortal(Path(sys.argv[sys.argv.index("--config") + 1]).parent)
     Shell._perform_all = lambda shell, effects: mortal.all_of_them(shell, effects)  # type: ignore[method-assign]
     Shell._perform = lambda shell, effect: mortal.one(shell, effect)  # type: ignore[method-assign]
+    air.INTERVAL = OFTEN  # type: ignore[misc]
     sys.exit(main())

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.strike.config import ConfigError, InputLine, MemoryRelay, OutputLine, Pull, parse_config, read_config
+from gateway.strike.config import InputLine, MemoryRelay, OutputLine, Pull, parse_config, read_config
 from gateway.strike.inputs import caps
+from gateway.toml_table import ConfigError
 from vestibule_core.doorstrike.wire import Caps
 
 FILE = Path("/etc/vestibule/strike.toml")
@@ -35,7 +36,7 @@ def test_the_example_is_a_good_one_and_names_everything():
     assert config.contact == InputLine("/dev/gpiochip0", 27)
     assert config.tamper == InputLine("/dev/gpiochip0", 22)
     assert None not in (config.bolt, config.button, config.rex, config.light)
-    assert caps(config) == Caps.CONTACT | Caps.TAMPER | Caps.LOCK_MONITOR
+    assert caps(config) == Caps.CONTACT | Caps.TAMPER | Caps.LOCK_MONITOR | Caps.REX
 
 
 def test_an_input_can_be_the_other_way_round():

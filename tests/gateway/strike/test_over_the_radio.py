@@ -41,13 +41,6 @@ async def advertised(phone, gate) -> Advertisement:
     return Advertisement.parse(raw[-10:])
 
 
-@pytest.fixture(autouse=True)
-def _in_a_hurry(monkeypatch) -> None:
-    """One attempt to pair in a second is the rule; how it is kept is the protocol's own tests' to see."""
-    monkeypatch.setattr(keyring, "ATTEMPT_GAP", 0.001)
-    monkeypatch.setattr(air, "INTERVAL", 20.0)
-
-
 @pytest.fixture
 async def paired(gate, phone) -> Paired:
     gate.hold_button()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -94,17 +95,33 @@ async def test_row_74_power_lost_between_the_ring_and_the_relay_is_unknown_and_n
 
 
 @pytest.mark.timeout(180)
-async def test_killed_before_and_in_every_effect_of_an_unlock(mortal: GateProcess, phone):
+async def test_killed_before_and_in_every_effect_of_an_unlock(radio, phone, tmp_path):
     """SIGKILL at each boundary: nothing moves at the next start, the ring is whole, and no spend moves the bolt twice.
 
-    The points are walked through one after the other, until one comes that lies behind the end of the pulse.
+    The points are walked through one after the other, until one comes that lies behind the end of the pulse. Two
+    strikes share them, as a strike mostly waits.
     """
-    gate = mortal
+    async with AsyncExitStack() as power, asyncio.TaskGroup() as group:
+        walks = []
+        for first in (0, 1):
+            folder = tmp_path / str(first)
+            folder.mkdir()
+            gate = GateProcess(folder, await radio.open_port(f"gate {first}"), mortal=True)
+            await power.enter_async_context(gate)
+            walks.append(group.create_task(killed_at_each(range(first, 40, 2), gate, phone)))
+    assert {death for walk in walks for death in walk.result()} == {
+        (False, 0),
+        (True, 0),
+        (True, 1),
+    }, "killed before the record, between the record and the relay, and after the relay"
+
+
+async def killed_at_each(points: range, gate: GateProcess, phone) -> list[tuple[bool, int]]:
+    """Kill a strike at these points, up to one that it outlives; return what each death left: a record, a move."""
     await gate.hold_button()
     paired = await pair(phone, gate.address, gate.label)
-    moved_before_death, recorded = [], []
-    for point in range(40):
-        number = point + 1
+    deaths = []
+    for number, point in enumerate(points, 1):
         spend_id, before = spend(number), gate.pulses
         gate.die_at(point)
         answer = await unlock_until_death(gate, phone, paired, spend_id)
@@ -125,17 +142,12 @@ async def test_killed_before_and_in_every_effect_of_an_unlock(mortal: GateProces
             for earlier in range(1, number + 1):
                 assert (await caller.state(Op.QUERY, spend(earlier))).spend_state is not SpendState.UNSEEN
         assert gate.pulses == before + max(moved, not known), f"killed at {point}: a second pulse"
-        moved_before_death.append(moved)
-        recorded.append(known)
+        deaths.append((known, moved))
     else:
         pytest.fail("it never lived through an unlock")
-    assert {(known, moved) for known, moved in zip(recorded, moved_before_death, strict=True)} == {
-        (False, 0),
-        (True, 0),
-        (True, 1),
-    }, "killed before the record, between the record and the relay, and after the relay"
     assert len(decode_log((gate.folder / "state" / Part.LOG).read_bytes()).spends.spends) == number
     assert len(decode_slots((gate.folder / "state" / Part.SLOTS).read_bytes()).slots) == 1
+    return deaths
 
 
 async def unlock_until_death(gate: GateProcess, phone, paired, spend_id: bytes) -> object:

@@ -261,6 +261,7 @@ class RadioClient(BaseBleakClient):
         self._peer: Peer | None = None
         self._lost: asyncio.Future[None] | None = None
         self._subscribed: set[int] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     @property
     @override
@@ -324,6 +325,8 @@ class RadioClient(BaseBleakClient):
     def _on_lost(self, _: int) -> None:
         assert self._lost is not None
         self._lost.set_result(None)
+        for task in self._under_way:
+            task.cancel()  # one whose caller has gone would wait for its answer until Bumble gives it up
         self._link = self._peer = None
         self.services = None
         self._subscribed.clear()
@@ -372,7 +375,9 @@ class RadioClient(BaseBleakClient):
             procedure.close()
             raise BleakError("Not connected")
         # It goes on when the caller is cancelled: ATT has to wait for the answer before it may ask anything else.
-        task = asyncio.ensure_future(procedure)
+        task = asyncio.create_task(procedure)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
         task.add_done_callback(_take_note)
         either: set[asyncio.Future[Any]] = {task, self._lost}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

@@ -4,7 +4,7 @@ A message's way: ``wire`` and ``frames`` (bytes) - ``handshake`` (Noise) - ``fra
 
 - ``wire``, ``frames``   every message, strictly; ``Violation`` for whatever is not one
 - ``fragments``          messages cut to packets and put together again
-- ``handshake``          Noise NNpsk0, both roles; the only module that knows its library
+- ``handshake``          Noise NNpsk0 (``nnpsk0``), both roles, bound to a HELLO and a slot
 - ``pairing``            the label's code and QR text, and the keys that come of it
 - ``client``             the client's end of one connection
 - ``outcome``            what became of a release, also of one without an answer

@@ -140,6 +140,8 @@ class Client:
     ) -> None:
         """``size``: bytes of a write without response (ATT_MTU - 3). ``keep``: hold the session open by PING."""
         self._paired, self._size, self._random, self._keep = paired, size, random, keep
+        self.said: Hello | None = None
+        """What whoever answered says of itself. Nothing of it is proved."""
         self._phase = _Phase.WAIT_HELLO
         self._incoming = Reassembler()
         self._subscribed = now
@@ -239,7 +241,7 @@ class Client:
                 raise Violation("out of turn")
 
     def _greeted(self, message: bytes) -> list[Output]:
-        hello = Hello.parse(message)
+        self.said = hello = Hello.parse(message)
         if hello.version != VERSION or hello.version < self._paired.version:
             return self._end(Ending.VERSION)
         if hello.strike_id != self._paired.strike_id:

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from ..errors import OutcomeUnknown, StrikeUnreachable  # noqa: TID252 - the core is imported relatively
 from ..model import Now  # noqa: TID252
 from .client import Answered, Client, Ended, Ending, Greeted, Output, Paired, Write
-from .wire import Caps, Command
+from .wire import Caps, Command, Hello
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -116,6 +116,11 @@ class Connection:
     def usable(self) -> bool:
         """Whether the strike has greeted and the connection is not over."""
         return self._greeted.is_set() and not self.ended.done()
+
+    @property
+    def said(self) -> Hello | None:
+        """What whoever answered says of itself, also if it is another strike. Nothing of it is proved."""
+        return None if self._client is None else self._client.said
 
     async def open(self, radio: StrikeRadio) -> None:
         """Connect, subscribe and wait for the strike's HELLO; raise StrikeUnreachable."""

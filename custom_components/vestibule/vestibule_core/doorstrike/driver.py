@@ -171,6 +171,11 @@ class BleStrike:
         return self._connection is not None and self._connection.usable
 
     @property
+    def is_kept_up(self) -> bool:
+        """Whether a connection is kept, and is up: what happens is heard at once."""
+        return self._keep and self.is_connected
+
+    @property
     def is_reachable(self) -> bool:
         """Whether it is connected, or was heard lately."""
         return self.is_connected or self._advertised
@@ -536,7 +541,7 @@ class BleStrike:
 
     async def _ask_how_it_is(self, *, refresh: bool) -> None:
         """A poll, which an advertisement caused: for its news, or to ``refresh`` what is known."""
-        heard, found = self._known.heard, False
+        began, heard, found = self._clock().boot, self._known.heard, False
         try:
             connection = await self._connected()
             with connection.in_use():
@@ -546,7 +551,7 @@ class BleStrike:
         except (StrikeUnreachable, OutcomeUnknown) as error:
             _LOGGER.debug("A poll came to nothing: %s", error)
         finally:
-            self._known.polled(refresh=refresh, found=found, now=self._clock().boot)
+            self._known.polled(refresh=refresh, found=found, now=began)
 
     # ---- what the strike says ----
 

@@ -45,6 +45,8 @@ class Known:
         self._refreshing = Polling(kept.paired.strike_id)
         """The same for asking anew: a stranger's false news must not keep it from that."""
         self._no_poll_before = 0.0
+        self._is_told_nothing = False
+        """It did not give the events that it had last."""
         self._recent: deque[Event] = deque(maxlen=MOST_RECENT)
         self._live: dict[int, float] = {}
         """When events were heard that cannot be told of yet (wall clock, by number)."""
@@ -59,8 +61,13 @@ class Known:
         return Reading.UNKNOWN if self.state is None else self.state.reading
 
     def sense(self, sensor: Sensor) -> Sense:
-        """Return what a sensor says; UNKNOWN if the strike has none, or there is no state."""
-        return Sense.UNKNOWN if self.state is None else self.state.sense(sensor, self.kept.caps)
+        """Return what a sensor says; UNKNOWN if the strike has none, or there is no state.
+
+        Nor is there a request to exit for whom the strike tells of no events: it would be silence, not rest.
+        """
+        if self.state is None or (sensor is Sensor.REX and self._is_told_nothing):
+            return Sense.UNKNOWN
+        return self.state.sense(sensor, self.kept.caps)
 
     @property
     def heard(self) -> int:
@@ -90,7 +97,7 @@ class Known:
         return self._polling.worth_it(seen, now)
 
     def polled(self, *, refresh: bool, found: bool, now: float) -> None:
-        """A connection that an advertisement caused is over, and found what it was made for, or not."""
+        """A connection that an advertisement caused at ``now`` is over, and found what it was made for, or not."""
         self._no_poll_before = now + GAP
         (self._refreshing if refresh else self._polling).polled(found=found, now=now)
 
@@ -137,6 +144,7 @@ class Known:
             new, self.kept.booted, follows=heard or None, known=self._known_time, now=now.wall, up_since=up_since
         )
         self._polling.heard = new[-1].seq
+        self._is_told_nothing = False
         self._recent.extend(new)
         self._live = {seq: at for seq, at in self._live.items() if seq > new[-1].seq}
         self.keep(heard=new[-1].seq, booted=booted)
@@ -145,6 +153,7 @@ class Known:
     def nothing_to_fetch(self) -> None:
         """The strike has not given the events that are missing: no right to hear them, or they are lost."""
         self._polling.heard = self.newest
+        self._is_told_nothing = True
         self.keep(heard=self.newest, booted=None)
 
     def keep(self, **changes: Any) -> None:

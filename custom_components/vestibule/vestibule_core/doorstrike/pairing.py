@@ -15,17 +15,17 @@ from typing import Final, Self
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from .. import crockford  # noqa: TID252 - the core is imported relatively
+from ..crockford import ALPHABET as ALPHABET  # noqa: TID252
 from .frames import KEY_SIZE
 
 PAIRING_SLOT: Final = 0
 """Open for two minutes after somebody held the button."""
 
-ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 CODE_SIZE: Final = 20
 RANDOM_SIZE: Final = 12
 """Bytes that a new code is made of; one bit is left over."""
 
-_READ_AS: Final = str.maketrans("OIL", "011", "- \t\r\n")
 _QR: Final = re.compile(r"vestibule-strike:([0-9a-f]{16})\?code=([0-9a-z-]+)", re.ASCII | re.IGNORECASE)
 
 
@@ -66,8 +66,7 @@ class Label:
     @classmethod
     def new(cls, strike_id: bytes, random: bytes) -> Self:
         """Return the label that RANDOM_SIZE random bytes make."""
-        number = int.from_bytes(random)
-        body = "".join(ALPHABET[number >> 5 * place & 31] for place in range(CODE_SIZE - 1))
+        body = crockford.spell(random, CODE_SIZE - 1)
         return cls(strike_id, body + _check(body))
 
     @classmethod
@@ -76,8 +75,7 @@ class Label:
 
         Raises LabelError.
         """
-        code = text.upper().translate(_READ_AS)
-        if any(character not in ALPHABET for character in code):
+        if (code := crockford.read(text)) is None:
             raise LabelError(Slip.CHARACTER)
         if len(code) != CODE_SIZE:
             raise LabelError(Slip.LENGTH)
@@ -100,7 +98,7 @@ class Label:
     @property
     def grouped(self) -> str:
         """The code as it is printed: five groups of four."""
-        return "-".join(self.code[start : start + 4] for start in range(0, CODE_SIZE, 4))
+        return crockford.grouped(self.code, 4)
 
     @property
     def psk(self) -> bytes:

@@ -21,7 +21,7 @@ from .client import Answered, Ended, Ending, Output, Paired, Verified
 from .connection import REASONS, Connection, StrikeRadio
 from .kept import Kept
 from .pairing import PAIRING_SLOT, Label, slot_psk
-from .wire import Caps, Command, Op, Result, Violation
+from .wire import STRIKE_ID_SIZE, Caps, Command, Hello, Op, Result, Violation
 
 PROVE_TIME: Final = 25.0
 """Seconds in which the new slot has to be used; the strike erases it after 30."""
@@ -57,6 +57,28 @@ class PairingFailed(VestibuleError):
         """Say what to do about it."""
         super().__init__(_ADVICE[slip])
         self.slip = slip
+
+
+async def ask_id(
+    radio: StrikeRadio,
+    *,
+    clock: Callable[[], Now] = read_clock,
+    random: Callable[[int], bytes] = os.urandom,
+) -> bytes:
+    """Return the whole id that whoever answers says it has: an advertisement has room for six bytes of eight.
+
+    A wrong one is no risk, since the key of the label depends on it: nothing is paired then. It is asked for as by any
+    client, who then finds that this is not its strike. Raises StrikeUnreachable or PairingFailed.
+    """
+    nobody = Paired(bytes(STRIKE_ID_SIZE), PAIRING_SLOT, bytes(frames.KEY_SIZE))
+    async with _Session(radio, nobody, clock, random) as session:
+        try:
+            await session.open()
+        except StrikeUnreachable as error:
+            if session.ending is not Ending.OTHER_STRIKE:
+                raise session.reason(error, None) from error
+        assert session.said is not None
+        return session.said.strike_id
 
 
 async def pair(
@@ -125,7 +147,7 @@ class _Session:
     ) -> None:
         self.paired = paired
         self._radio = radio
-        self._ending: Ending | None = None
+        self.ending: Ending | None = None
         self._connection = Connection(paired, keep=False, hear=self._hear, clock=clock, random=random)
 
     async def __aenter__(self) -> _Session:
@@ -138,6 +160,10 @@ class _Session:
     def caps(self) -> Caps | None:
         return self._connection.caps
 
+    @property
+    def said(self) -> Hello | None:
+        return self._connection.said
+
     async def open(self) -> None:
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
@@ -149,7 +175,7 @@ class _Session:
         return await self._connection.ask(command, body)
 
     def reason(self, error: VestibuleError, window_open: bool | None) -> VestibuleError:
-        match self._ending:
+        match self.ending:
             case Ending.OTHER_STRIKE:
                 return PairingFailed(PairingSlip.OTHER_STRIKE)
             case Ending.VERSION:
@@ -166,4 +192,4 @@ class _Session:
             case Verified(version):
                 self.paired = replace(self.paired, version=version)
             case Ended(ending):
-                self._ending = ending
+                self.ending = ending

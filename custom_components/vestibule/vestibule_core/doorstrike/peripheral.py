@@ -26,6 +26,7 @@ from .pairing import Label
 from .wire import (
     ERR,
     HELLO_REQ,
+    MOST_COUNTED,
     NONCE_SIZE,
     VERSION,
     Advertisement,
@@ -314,7 +315,7 @@ class Peripheral:
         self._device.keyring.elapse(now)
         self._device.spending.elapse(now)
         if self._failures_until is not None and now >= self._failures_until:
-            self._device.event(EventKind.FAILED_HANDSHAKES, now, min(self._failures, 255))
+            self._device.event(EventKind.FAILED_HANDSHAKES, now, min(self._failures, MOST_COUNTED))
             self._failures, self._failures_until = 0, None
 
     def _finish(self) -> list[Effect]:

@@ -1,4 +1,4 @@
-"""When an advertisement is worth a connection: at most once in ten seconds, and less and less often if there was
+"""When an advertisement is worth a connection: at most once in five seconds, and less and less often if there was
 nothing to fetch (protocol B.1, row 59).
 
 Anybody can send advertisements. One can cause a connection, whose strike then has to prove itself, and nothing else.
@@ -11,7 +11,11 @@ from typing import Final
 
 from .wire import Advertisement, Flags
 
-GAP: Final = 10.0
+GAP: Final = 5.0
+"""Seconds from the beginning of one to the beginning of the next. The truth after a power cut is known within ten, also
+if that cut off a poll: its answer is given up after 6 s (client.py) and the gap is over by then; the host repeats what
+is advertised within 1 s (ble.py), and a poll takes 1 s or 2. With 10 s from the end of one, it could take 20 s.
+"""
 LONGEST_GAP: Final = 3600.0
 
 
@@ -31,7 +35,9 @@ class Polling:
         return seen.strike == self.strike_id[: len(seen.strike)] and news and now >= self._not_before
 
     def polled(self, *, found: bool, now: float) -> None:
-        """A connection that an advertisement caused is over: it found events that were new, or nothing (or nobody)."""
+        """A connection that an advertisement caused at ``now`` is over: it found events that were new, or nothing, or
+        nobody.
+        """
         self._not_before = now + (GAP if found else self._gap)
         self._gap = GAP if found else min(2 * self._gap, LONGEST_GAP)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Final, Self
 
-from ..errors import VestibuleError  # noqa: TID252 - the core is imported relatively
+from ..errors import Violation as Violation  # noqa: TID252 - the core is imported relatively
 from ..model import Sense, Sensor  # noqa: TID252
 from ..strike import Reading  # noqa: TID252
 
@@ -41,12 +41,6 @@ NO_SPEND: Final = bytes(SPEND_ID_SIZE)
 """Asks for the last one; says that there was none."""
 MAINS: Final = 255
 """A battery's level where there is none, or none is known."""
-
-
-class Violation(VestibuleError):
-    """The other end does not keep to the protocol, or is not who it says: the link is closed. One kind for all of it,
-    so that nobody can tell a wrong key from a wrong byte.
-    """
 
 
 class Type(IntEnum):
@@ -145,6 +139,10 @@ class EventKind(IntEnum):
     FAILED_HANDSHAKES = 17
 
 
+MOST_COUNTED: Final = 255
+"""How many failed handshakes an event can count; that may be more."""
+
+
 class Rights(IntFlag):
     """What a slot may do besides asking."""
 
@@ -166,6 +164,8 @@ class Caps(IntFlag):
     BATTERY = 4
     HOLD = 8
     LOCK_MONITOR = 16
+    REX = 32
+    """A request to exit, which is only told of: no state has it."""
 
 
 class Flags(IntFlag):
@@ -324,8 +324,23 @@ class State:
                 return Sense.ACTIVE if self.tampered else Sense.INACTIVE
             case Sensor.LOCK_MONITOR if Caps.LOCK_MONITOR in caps:
                 return Sense.INACTIVE if self.bolt_secured else Sense.ACTIVE
+            case Sensor.REX if Caps.REX in caps:
+                return Sense.INACTIVE  # whoever wants out is told of by an event, and that is over at once
             case _:
                 return Sense.UNKNOWN
+
+
+_SENSORS: Final = {
+    Caps.CONTACT: Sensor.CONTACT,
+    Caps.TAMPER: Sensor.TAMPER,
+    Caps.LOCK_MONITOR: Sensor.LOCK_MONITOR,
+    Caps.REX: Sensor.REX,
+}
+
+
+def sensors_of(caps: Caps) -> frozenset[Sensor]:
+    """Return what a strike watches by itself."""
+    return frozenset(sensor for cap, sensor in _SENSORS.items() if cap in caps)
 
 
 _READING: Final = {Relay.LOCKED: Reading.SECURED, Relay.PULSING: Reading.RELEASED, Relay.HELD: Reading.RELEASED}

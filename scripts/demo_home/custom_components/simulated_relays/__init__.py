@@ -8,6 +8,8 @@ command starts its timer again.
 tamper contact, too.
 - *Parcel room relay*, a button: it can be pressed and tells nothing about itself.
 
+The first and the last can be left out: those doors then have something else.
+
 The relays move at once and never fail. A driver stands at every door and goes through it when it is released;
 the actions of this integration play everything else that people do at doors. All is forgotten when Home
 Assistant stops.
@@ -21,7 +23,7 @@ from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.typing import ConfigType
 
 from .doors import SimulatedDoor
-from .relays import DOMAIN, RELAYS, Hardware, RelaysConfigEntry, open_log
+from .relays import DOMAIN, Hardware, RelaysConfigEntry, open_log, relays_of
 from .services import add_actions
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
@@ -36,7 +38,7 @@ async def async_setup(hass: HomeAssistant, _: ConfigType) -> bool:
 
 async def async_setup_entry(hass: HomeAssistant, entry: RelaysConfigEntry) -> bool:
     """Add the relays and their doors."""
-    doors = {relay.key: SimulatedDoor(hass) for relay in RELAYS}
+    doors = {relay.key: SimulatedDoor(hass) for relay in relays_of(entry)}
     entry.runtime_data = Hardware(open_log(hass), doors)
     for door in doors.values():
         entry.async_on_unload(door.leave_alone)

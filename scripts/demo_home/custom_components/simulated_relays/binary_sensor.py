@@ -12,7 +12,7 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
 from .doors import SimulatedDoor
-from .relays import LOBBY, RELAYS, Relay, RelaysConfigEntry
+from .relays import LOBBY, Relay, RelaysConfigEntry, relays_of
 
 PARALLEL_UPDATES = 0
 
@@ -33,7 +33,7 @@ async def async_setup_entry(
     _: HomeAssistant, entry: RelaysConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
 ) -> None:
     """Add the sensors."""
-    sensors = [(relay, CONTACT) for relay in RELAYS] + [(LOBBY, REX), (LOBBY, TAMPER)]
+    sensors = [(relay, CONTACT) for relay in relays_of(entry)] + [(LOBBY, REX), (LOBBY, TAMPER)]
     doors = entry.runtime_data.doors
     async_add_entities(DoorSensor(relay, doors[relay.key], description) for relay, description in sensors)
 

@@ -8,7 +8,7 @@ from homeassistant.components.button import ButtonEntity
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from .relays import PARCEL_ROOM, Hardware, Relay, RelaysConfigEntry
+from .relays import PARCEL_ROOM, Hardware, Relay, RelaysConfigEntry, relays_of
 
 PARALLEL_UPDATES = 0
 
@@ -16,8 +16,9 @@ PARALLEL_UPDATES = 0
 async def async_setup_entry(
     _: HomeAssistant, entry: RelaysConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
 ) -> None:
-    """Add the button."""
-    async_add_entities([RelayButton(PARCEL_ROOM, entry.runtime_data)])
+    """Add the button, if its relay was added."""
+    if PARCEL_ROOM in relays_of(entry):
+        async_add_entities([RelayButton(PARCEL_ROOM, entry.runtime_data)])
 
 
 class RelayButton(ButtonEntity):

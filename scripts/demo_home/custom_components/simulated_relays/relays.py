@@ -48,6 +48,10 @@ GATE = Relay("gate", "Gate relay", "Relay with a timer of its own", returns_afte
 LOBBY = Relay("lobby", "Lobby relay", "Relay without a timer")
 PARCEL_ROOM = Relay("parcel-room", "Parcel room relay", "Relay with a push button")
 RELAYS = (GATE, LOBBY, PARCEL_ROOM)
+CONF_GATE = "gate"
+CONF_PARCEL_ROOM = "parcel_room"
+OPTIONAL = {CONF_GATE: GATE, CONF_PARCEL_ROOM: PARCEL_ROOM}
+"""The relays that can be left out, by the question in the form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,12 @@ class Hardware:
 
 
 type RelaysConfigEntry = ConfigEntry[Hardware]
+
+
+def relays_of(entry: RelaysConfigEntry) -> tuple[Relay, ...]:
+    """Return the relays that were added; those of earlier versions were all three."""
+    left_out = [relay for question, relay in OPTIONAL.items() if not entry.data.get(question, True)]
+    return tuple(relay for relay in RELAYS if relay not in left_out)
 
 
 def open_log(hass: HomeAssistant) -> RelayLog:

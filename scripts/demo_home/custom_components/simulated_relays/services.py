@@ -57,4 +57,6 @@ def _door(hass: HomeAssistant, key: str) -> SimulatedDoor:
     entries: list[RelaysConfigEntry] = hass.config_entries.async_loaded_entries(DOMAIN)
     if not entries:
         raise ServiceValidationError(translation_domain=DOMAIN, translation_key="not_loaded")
-    return entries[0].runtime_data.doors[key]
+    if (door := entries[0].runtime_data.doors.get(key)) is None:
+        raise ServiceValidationError(translation_domain=DOMAIN, translation_key="no_relay")
+    return door

@@ -10,7 +10,7 @@ from homeassistant.core import CALLBACK_TYPE, Context, HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.event import async_call_later
 
-from .relays import GATE, LOBBY, Hardware, Relay, RelaysConfigEntry
+from .relays import GATE, LOBBY, Hardware, Relay, RelaysConfigEntry, relays_of
 
 PARALLEL_UPDATES = 0
 
@@ -19,7 +19,8 @@ async def async_setup_entry(
     _: HomeAssistant, entry: RelaysConfigEntry, async_add_entities: AddConfigEntryEntitiesCallback
 ) -> None:
     """Add the switches."""
-    async_add_entities([RelaySwitch(relay, entry.runtime_data) for relay in (GATE, LOBBY)])
+    switches = [relay for relay in relays_of(entry) if relay in (GATE, LOBBY)]
+    async_add_entities([RelaySwitch(relay, entry.runtime_data) for relay in switches])
 
 
 class RelaySwitch(SwitchEntity):

@@ -1,0 +1,86 @@
+"""The gateway as its API sees it. app.py serves this, and so do tests with doors of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from vestibule_core.api.messages import DoorDescription, GatewayId, NextCertificate
+from vestibule_core.controller import Controller
+from vestibule_core.journal import Journal
+from vestibule_core.note import VerifierKey
+
+from .clients import Clients
+from .pairing import Window
+from .policy import PolicyDesk
+
+if TYPE_CHECKING:
+    from .stream import Stream
+
+
+class Edge(Protocol):
+    """One gateway at work."""
+
+    @property
+    def id(self) -> GatewayId:
+        """Its id, for life."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its name, for people."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Of the program."""
+        ...
+
+    @property
+    def hosts(self) -> Collection[str]:
+        """The names that it may be called by in a ``Host`` header, in small letters, besides addresses."""
+        ...
+
+    @property
+    def key(self) -> VerifierKey:
+        """What its journal and its next certificate are verified by."""
+        ...
+
+    @property
+    def next(self) -> NextCertificate | None:
+        """The certificate that it will use next, if one is announced."""
+        ...
+
+    @property
+    def controller(self) -> Controller:
+        """The controller of its doors."""
+        ...
+
+    @property
+    def journal(self) -> Journal:
+        """Its journal, opened and started."""
+        ...
+
+    @property
+    def clients(self) -> Clients:
+        """Who is paired with it."""
+        ...
+
+    @property
+    def window(self) -> Window:
+        """Whether somebody may pair with it."""
+        ...
+
+    @property
+    def policy(self) -> PolicyDesk:
+        """What it allows."""
+        ...
+
+    @property
+    def stream(self) -> Stream:
+        """Who follows what happens."""
+        ...
+
+    def doors(self) -> Sequence[DoorDescription]:
+        """Return its doors as they are now."""
+        ...

@@ -1,0 +1,31 @@
+"""What the tests of the gateway share. Nothing here knows Home Assistant."""
+
+import pytest
+
+from tests.gateway.at_work import Gateway
+from tests.simulated import Carrier
+
+
+@pytest.fixture
+async def gateway(tmp_path):
+    """A gateway with two doors, unpaired."""
+    async with Gateway(tmp_path, doors=2) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+async def admin(gateway):
+    """Its first client."""
+    return await gateway.pair()
+
+
+@pytest.fixture
+def carrier():
+    return Carrier()
+
+
+@pytest.fixture
+async def open_for(gateway, admin, carrier):
+    """The first client, after ``carrier`` was let in."""
+    await gateway.allow(admin, carrier)
+    return admin
