@@ -91,7 +91,8 @@ class Agreement:
     async def _look(self) -> None:
         self._forget_later()
         try:
-            failure = await self._lock_down() or await self._agree()
+            unlocked = await self._lock_down()
+            failure = await self._agree() or unlocked  # each is tried, whatever becomes of the other
         except GatewayUnreachable, GatewayImpostor, GatewayForbidden:
             failure = "it did not answer"
         except PolicyConflict:
