@@ -44,6 +44,8 @@ STREAMS: Final = 128
 OF_ONE_CLIENT: Final = 8
 QUEUE: Final = 1000
 """Events that wait for a client which does not read."""
+ASKED: Final = 256
+"""Events of which it is remembered who asked for them, for who is still catching up."""
 SEND: Final = 20.0
 """Seconds in which a frame has to go out."""
 HEARTBEAT: Final = 30.0
@@ -86,6 +88,8 @@ class Stream:
         self.newest = edge.journal.sequence
         """The number of the newest event that was told."""
         self._followers: dict[_Follower, None] = {}
+        self._asked: dict[int, Origin] = {}
+        """Who asked for the newest events that somebody asked for: the journal does not know their names for it."""
         self._door_frames: dict[DoorId, bytes] = {}
         self._building: BuildingChanged | None = None
         self._unreadable: set[int] = set()
@@ -109,6 +113,10 @@ class Stream:
             self.newest = event.sequence
         frame: bytes | None = None
         asker = event.origin if isinstance(event.origin, Origin) and event.origin.ref is not None else None
+        if asker is not None and event.sequence is not None:
+            self._asked[event.sequence] = asker
+            if len(self._asked) > ASKED:
+                del self._asked[next(iter(self._asked))]
         for follower in self._followers:
             if asker is not None and asker.client == follower.client:
                 own = FRAME.encode(Happened(view.told(event, follower.client)))
@@ -235,7 +243,9 @@ class Stream:
             if not missed:  # nothing more can be read; that the newest number is another tells the client
                 break
             for event in missed:
-                await self._send(socket, Happened(event))
+                asker = self._asked.get(event.sequence or 0)
+                ref = asker.ref if asker is not None and asker.client == follower.client else None
+                await self._send(socket, Happened(replace(event, origin=ref)))
                 follower.sent = event.sequence or follower.sent
         follower.is_live = True
 
