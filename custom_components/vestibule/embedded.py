@@ -371,6 +371,8 @@ class Embedded(Premises[EmbeddedDoorway]):
         if on:  # at once, whatever our own disk does; one that is out of reach follows when it is there (agreement.py)
             telling = [gateway.set_lockdown(on, actor, origin) for gateway in gateways]
             decision, *_ = await asyncio.gather(self._set_lockdown(on, actor, origin), *telling)
+            for gateway in gateways:
+                gateway.agreement.look_soon()  # until it is so
         else:
             decision = await self._set_lockdown(on, actor, origin)
             if decision.granted:

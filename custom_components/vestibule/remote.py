@@ -237,8 +237,6 @@ class Remote(Premises[RemoteDoorway]):
         undo = self._entry.async_on_unload
         undo(async_dispatcher_connect(self._hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._entry_changed))
         undo(self._hass.bus.async_listen(EVENT_CORE_CONFIG_UPDATE, lambda _: self.agreement.look_soon()))
-        if (building := loaded_building(self._hass)) is not None:
-            undo(building.on_change(self._building_changed))
         keeping = self.agreement.keep()
         self._agreeing = self._entry.async_create_background_task(self._hass, keeping, f"agree with {self.name}")
         self.agreement.look_soon()
@@ -582,12 +580,6 @@ class Remote(Premises[RemoteDoorway]):
         )
 
     # ---- what it agrees on with the building ----
-
-    @callback
-    def _building_changed(self) -> None:
-        building = loaded_building(self._hass)
-        if building is not None and building.locked_down and not self.locked_down:
-            self.agreement.look_soon()
 
     @callback
     def _entry_changed(self, _: ConfigEntryChange, entry: ConfigEntry) -> None:
