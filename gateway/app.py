@@ -41,11 +41,12 @@ from .log import say
 from .pairing import Window
 from .policy import PolicyDesk
 from .relay.board import Board, Input
-from .relay.config import ChannelConfig, InputConfig, ModbusConfig, open_boards
+from .relay.config import ChannelConfig, InputConfig, open_boards
 from .server import Front
 from .source import Unusable
 from .state import State, StateUnusable, signs_as
 from .stream import Stream
+from .witness import Witness
 
 if TYPE_CHECKING:
     from .relay.ble import BleStrikes
@@ -153,9 +154,10 @@ class Gateway:
                 is_trusted=lambda: self.clients.registry.trusted,
                 changed=self._policy_changed,
             )
+            self.witness = Witness(journal, notes, signer, read_clock)
         except MalformedMessage as err:
             raise StateUnusable(
-                f"what {state.files.journal} has noted of clients and policy cannot be read ({err}): "
+                f"what {state.files.journal} has noted of clients, policy or witnesses cannot be read ({err}): "
                 "use the version of vestibule-gateway that wrote it, or restore it from a backup"
             ) from err
         self.window = Window(state.id, certificate.fingerprint, clock=read_clock)
@@ -230,8 +232,8 @@ class Gateway:
     def _doorway(self, config: DoorConfig, notes: Mapping[str, str]) -> Doorway:
         inputs = {sensor: self._input(where) for sensor, where in config.inputs.items()}
         if isinstance(config.relay, ChannelConfig):
-            kind = "Modbus" if isinstance(self.config.boards[config.relay.board], ModbusConfig) else "Simulated"
-            model = f"{kind} relay board, channel {config.relay.channel}"
+            brand = self.config.boards[config.relay.board].brand
+            model = f"{brand} relay board, channel {config.relay.channel}"
             channel = self.boards[config.relay.board].channel(config.relay.channel)
             return Doorway(config, config.door(self.id), channel, model, inputs)
         if self._strikes is None:
@@ -432,6 +434,7 @@ class Gateway:
             },
             "lockdown": self.controller.by_hand.locked_down,
             "restored": self.controller.by_hand.restored,
+            "disputed": self.controller.by_hand.disputed,
             "clock_trusted": self.controller.clock_is_trusted,
             "certificate": self._certificate.fingerprint.hex(),
             "next_certificate": None if self._following is None else self._following.fingerprint.hex(),

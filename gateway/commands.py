@@ -20,7 +20,12 @@ from .source import Unusable
 from .toml_table import ConfigError
 
 DEFAULT_CONFIG: Final = Path("/etc/vestibule/gateway.toml")
-_EXTRAS: Final = {"bleak": "bluetooth", "bleak_retry_connector": "bluetooth", "pymodbus": "modbus"}
+_EXTRAS: Final = {
+    "aioesphomeapi": "esphome",
+    "bleak": "bluetooth",
+    "bleak_retry_connector": "bluetooth",
+    "pymodbus": "modbus",
+}
 _LOOK_EVERY: Final = 0.5
 _WRITTEN_DOWN: Final = 5.0
 """Seconds from the end of the window in which a client that used it is written down."""
@@ -170,6 +175,12 @@ def _told(told: dict[str, Any]) -> Iterator[Sequence[str]]:
         yield "", "FAILED", "no token opens a door: see the log, mend the disk, restart"
     if told["restored"]:
         yield "", "restored", "from a backup: somebody has to confirm that in Home Assistant"
+    if told["disputed"]:
+        yield (
+            "",
+            "NOT WHOLE",
+            "a witness holds other entries: no token opens a door until that is confirmed in Home Assistant",
+        )
     if not told["clock_trusted"]:
         yield "clock", "WRONG", "earlier than it was: doors with hours let no token in"
     for code, count in told["refused"].items():

@@ -23,6 +23,7 @@ from .relay.config import (
     BoardConfig,
     ChannelConfig,
     InputConfig,
+    MemoryConfig,
     ModbusConfig,
     RelayConfig,
     read_boards,
@@ -233,13 +234,16 @@ def _distinct_boards(top: Table, config: Config) -> None:
     """
     boards: dict[tuple[str, int, int], str] = {}
     for name, board in config.boards.items():
-        if isinstance(board, ModbusConfig):
-            place = (_host_of(board.host), board.port, board.unit)
+        if not isinstance(board, MemoryConfig):
+            unit, same = (
+                (board.unit, "host, port and unit") if isinstance(board, ModbusConfig) else (0, "host and port")
+            )
+            place = (_host_of(board.host), board.port, unit)
             if (other := boards.setdefault(place, name)) != name:
                 tables = top.table("board")
                 line = tables.table(other).line("host")
                 raise tables.table(name).error(
-                    "host", f"this board is [board.{other}] already (line {line}): host, port and unit are the same"
+                    "host", f"this board is [board.{other}] already (line {line}): {same} are the same"
                 )
 
 

@@ -13,6 +13,7 @@ from vestibule_core.note import VerifierKey
 from .clients import Clients
 from .pairing import Window
 from .policy import PolicyDesk
+from .witness import Witness
 
 if TYPE_CHECKING:
     from .stream import Stream
@@ -74,6 +75,11 @@ class Edge(Protocol):
     @property
     def policy(self) -> PolicyDesk:
         """What it allows."""
+        ...
+
+    @property
+    def witness(self) -> Witness:
+        """What it holds of other controllers' journals."""
         ...
 
     @property

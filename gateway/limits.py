@@ -2,14 +2,17 @@
 
 A connection has a place from the moment when it is accepted, before its handshake: so many in all, so many of one
 address, fewer of strangers. Where there is none left, the oldest connection that has shown no bearer gives way, so that
-whoever merely holds connections open keeps nobody out. What this file refuses to do: tell an IPv6 address from its
-neighbours in the same /64, which one machine can have all of; and remember more addresses than it was given room for.
+whoever merely holds connections open keeps nobody out. An address that no client has come from connects so often and no
+oftener: a handshake costs more than an answer, to be closed before it next to nothing. What this file refuses to do:
+tell an IPv6 address from its neighbours in the same /64, which one machine can have all of; and remember more addresses
+than it was given room for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import ipaddress
 import logging
 import socket
@@ -30,6 +33,9 @@ CONNECTIONS: Final = 512
 OF_ONE_ADDRESS: Final = 256
 STRANGERS: Final = 128
 """Connections of one address on which no bearer was shown yet. More than a client's whole pool at once."""
+ARRIVALS: Final = 64
+ARRIVALS_PER_SECOND: Final = 1.0
+"""Connections that one address may begin as long as no client has come from there. What is more is closed at once."""
 HANDSHAKE: Final = 10.0
 """Seconds in which the TLS handshake has to be over."""
 IDLE: Final = 20.0
@@ -55,6 +61,7 @@ written, so whoever asks without a pause would wear out the disk. To remove a cl
 """
 
 
+@functools.lru_cache(maxsize=ADDRESSES)
 def network(host: str | None) -> str:
     """Return what counts as one address: of IPv6 the /64; without a known address, all are one."""
     try:
@@ -112,7 +119,7 @@ class Guest:
         self.address = network(host)
         self.end = end
         self.is_known = False
-        """Whether a client has shown its bearer on it."""
+        """Whether a client has shown its bearer on it. ``Places.recognise`` says so."""
 
 
 class Places:
@@ -122,13 +129,21 @@ class Places:
         """Begin with all of them free."""
         self._guests: dict[Guest, None] = {}
         self._by_address: dict[str, dict[Guest, None]] = {}
+        self._arrivals: Buckets[str] = Buckets(per_second=ARRIVALS_PER_SECOND, burst=ARRIVALS, most=ADDRESSES)
+        self._homes: dict[str, None] = {}
+        """Addresses that clients have come from, the latest last."""
 
     def __len__(self) -> int:
         """Return how many are taken."""
         return len(self._guests)
 
-    def take(self, guest: Guest) -> bool:
-        """Give ``guest`` a place; return False if there is none, not even one of a stranger's."""
+    def take(self, guest: Guest, now: float) -> bool:
+        """Give ``guest`` a place; return False if there is none for it, not even one of a stranger's.
+
+        ``now`` is seconds that only go on.
+        """
+        if guest.address not in self._homes and not self._arrivals.take(guest.address, now):
+            return False
         neighbours = self._by_address.get(guest.address, {})
         full: dict[Guest, None] | None = None
         if len(neighbours) >= OF_ONE_ADDRESS or sum(not other.is_known for other in neighbours) >= STRANGERS:
@@ -139,16 +154,28 @@ class Places:
             gives_way = next((other for other in full if not other.is_known), None)
             if gives_way is None:
                 return False
+            end = gives_way.end
             self.leave(gives_way)
-            gives_way.end()
+            end()
         self._guests[guest] = None
         self._by_address.setdefault(guest.address, {})[guest] = None
         return True
+
+    def recognise(self, guest: Guest) -> None:
+        """Know from now on that a client has shown its bearer there; may be repeated."""
+        if guest.is_known:
+            return
+        guest.is_known = True
+        self._homes.pop(guest.address, None)
+        self._homes[guest.address] = None
+        if len(self._homes) > ADDRESSES:
+            del self._homes[next(iter(self._homes))]
 
     def leave(self, guest: Guest) -> None:
         """Take the place back; may be repeated."""
         if guest not in self._guests:
             return
+        guest.end = _nothing  # else the two would hold each other in memory
         del self._guests[guest]
         neighbours = self._by_address[guest.address]
         del neighbours[guest]
@@ -156,15 +183,19 @@ class Places:
             del self._by_address[guest.address]
 
 
+def _nothing() -> None:
+    """End nothing: it has gone."""
+
+
 class Connection(web.RequestHandler):
     """A connection of the API over TLS. A bad request is answered with a constant word and is in no log: its bytes are
     a stranger's, and a bearer may be among them.
     """
 
-    __slots__ = ("_leave", "guest")
+    __slots__ = ("_guest", "_places")
 
-    def __init__(self, server: web.Server, guest: Guest, leave: Callable[[Guest], None]) -> None:
-        """Serve ``guest``; ``leave`` is told when it has gone."""
+    def __init__(self, server: web.Server, guest: Guest, places: Places) -> None:
+        """Serve ``guest``, who has one of ``places``."""
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -174,13 +205,16 @@ class Connection(web.RequestHandler):
             auto_decompress=False,  # what is small on the wire is small here
             logger=_LOGGER,
         )
-        self.guest = guest
-        self._leave = leave
+        self._guest, self._places = guest, places
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give the place back."""
         super().connection_lost(exc)
-        self._leave(self.guest)
+        self._places.leave(self._guest)
+
+    def recognise(self) -> None:
+        """Know from now on that a client has shown its bearer here."""
+        self._places.recognise(self._guest)
 
     def handle_error(
         self,
@@ -269,29 +303,32 @@ class Listener:
                 await asyncio.sleep(NO_ROOM)
                 continue
             guest = Guest(address[0], sock.close)
-            if not self.places.take(guest):
+            if self.places.take(guest, loop.time()):
+                greeting = loop.create_task(self._greet(guest, sock), eager_start=True)  # so that it has the socket
+                guest.end = greeting.cancel
+                self._greeting.add(greeting)
+                greeting.add_done_callback(self._greeting.discard)
+            else:
                 sock.close()
-                continue
-            greeting = loop.create_task(self._greet(guest, sock), eager_start=True)  # so that it has the socket
-            guest.end = greeting.cancel
-            self._greeting.add(greeting)
-            greeting.add_done_callback(self._greeting.discard)
+            await asyncio.sleep(0)  # where many wait to be accepted, what is being served has its turn in between
 
     async def _greet(self, guest: Guest, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         try:
             transport, _ = await loop.connect_accepted_socket(
-                lambda: Connection(self._server, guest, self.places.leave),
+                lambda: Connection(self._server, guest, self.places),
                 sock,
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE,
             )
-        except OSError:  # no TLS, none that is good enough, or too late
+        except OSError as err:  # no TLS, none that is good enough, or too late
             self.places.leave(guest)
+            err.__traceback__ = None  # whose frames would hold the connection in memory, and it them
         except asyncio.CancelledError:
             self.places.leave(guest)
             raise
         else:
-            guest.end = transport.abort
             if transport.is_closing():  # it ended in the handshake, and no protocol was told
                 self.places.leave(guest)
+            else:
+                guest.end = transport.abort

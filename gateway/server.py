@@ -12,15 +12,15 @@ import asyncio
 import ipaddress
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Self
 
 from aiohttp import hdrs, web
 
-from vestibule_core import proof
+from vestibule_core import proof, receipts
 from vestibule_core.api import messages
 from vestibule_core.api.messages import Client, Confirmed, ErrorWord, Operation, Scope
 from vestibule_core.api.pairing import MAX_FIRST
@@ -41,6 +41,7 @@ from .pairing import NoWindow, TooSoon
 from .policy import Conflict, PolicyTooLarge, after_pairing
 from .stream import HEARTBEAT, MAX_FRAME, TooManyStreams
 from .view import Origin
+from .witness import DoesNotGoOn, TooManyJournals
 
 BODY_DEADLINE: Final = 10.0
 """Seconds in which the whole body has to be there."""
@@ -99,6 +100,18 @@ class Asked:
         if door not in self.edge.controller.building.doors:
             raise TurnedAway(HTTPStatus.NOT_FOUND, ErrorWord.NOT_FOUND)
         return door
+
+    @asynccontextmanager
+    async def proving(self) -> AsyncIterator[None]:
+        """Have the turn to make a proof: one at a time, for a long journal takes its time, and one of each client's."""
+        if self.by.id in self.api.waiting:
+            raise TurnedAway(HTTPStatus.TOO_MANY_REQUESTS, ErrorWord.TOO_MANY_REQUESTS, _LATER)
+        self.api.waiting.add(self.by.id)
+        try:
+            async with self.api.turn:
+                yield
+        finally:
+            self.api.waiting.discard(self.by.id)
 
     def number(self, name: str, otherwise: int | None = None) -> int:
         """Return a number of the query."""
@@ -255,7 +268,13 @@ async def _lockdown(asked: Asked) -> web.Response:
 
 async def _confirm(asked: Asked) -> web.Response:
     wanted, hand = asked.read(messages.CONFIRM), asked.edge.controller.by_hand
-    confirm = hand.confirm_clock if wanted.what is Confirmed.CLOCK else hand.confirm_restore
+    match wanted.what:
+        case Confirmed.CLOCK:
+            confirm = hand.confirm_clock
+        case Confirmed.RESTORED:
+            confirm = hand.confirm_restore
+        case Confirmed.JOURNAL:
+            confirm = hand.confirm_journal
     return _done(await confirm(wanted.actor, Origin(asked.by.id, wanted.ref)))
 
 
@@ -317,13 +336,64 @@ async def _checkpoint(asked: Asked) -> web.Response:
 
 async def _proof(asked: Asked) -> web.Response:
     sequence, journal = asked.number("seq"), asked.edge.journal
-    async with asked.api.proving:  # one at a time: a long journal takes its time
+    async with asked.proving():
         header = await journal.header()
         try:
             proved = await asyncio.to_thread(proof.prove, header, journal.runs(header), sequence, person=False)
         except NoteError as err:
             raise TurnedAway(HTTPStatus.NOT_FOUND, ErrorWord.NOT_FOUND) from err
     return web.Response(text=str(proved))
+
+
+# ---- witnesses ----
+
+
+async def _witnessed(asked: Asked) -> web.Response:
+    edge, old = asked.edge, asked.number("old")
+    async with asked.proving():
+        try:
+            grown = await receipts.grown_since(edge.journal, old) or await receipts.grown_since(edge.journal, 0)
+        except NoteError as err:
+            raise TurnedAway(HTTPStatus.NOT_FOUND, ErrorWord.NOT_FOUND) from err
+    return _said(messages.WITNESSED, messages.Witnessed(grown, edge.witness.held(asked.request.query.get("key", ""))))
+
+
+async def _show(asked: Asked) -> web.Response:
+    try:
+        signed = await asked.edge.witness.show(asked.read(messages.SHOWN), asked.by)
+    except NoteError as err:
+        raise TurnedAway(HTTPStatus.BAD_REQUEST, ErrorWord.BAD_REQUEST) from err
+    except DoesNotGoOn as err:
+        raise TurnedAway(HTTPStatus.CONFLICT, ErrorWord.CONFLICT) from err
+    except TooManyJournals as err:
+        raise TurnedAway(HTTPStatus.SERVICE_UNAVAILABLE, ErrorWord.UNAVAILABLE) from err
+    return _said(messages.SIGNED, signed)
+
+
+async def _cosigned(asked: Asked) -> web.Response:
+    note = asked.read(messages.SIGNED).note
+    try:
+        if not asked.edge.witness.is_cosigned(note):
+            raise TurnedAway(HTTPStatus.FORBIDDEN, ErrorWord.FORBIDDEN)
+        await asked.edge.journal.cosigned(note)
+    except NoteError as err:
+        raise TurnedAway(HTTPStatus.NOT_FOUND, ErrorWord.NOT_FOUND) from err
+    return web.Response(status=HTTPStatus.NO_CONTENT)
+
+
+async def _receipt(asked: Asked) -> web.Response:
+    """Look at a checkpoint of this gateway's that somebody holds: if its journal does not go on from it, no token opens
+    a door until an administrator has looked. A forged one changes nothing.
+    """
+    edge, receipt = asked.edge, asked.read(messages.SIGNED).note
+    async with asked.proving():
+        try:
+            is_disputed = await receipts.is_disputed_by(edge.journal, receipt)
+        except NoteError as err:
+            raise TurnedAway(HTTPStatus.NOT_FOUND, ErrorWord.NOT_FOUND) from err
+    if is_disputed:
+        edge.controller.by_hand.dispute(receipt)
+    return _said(messages.DISPUTED, messages.Disputed(is_disputed))
 
 
 ROUTES: Final = (
@@ -342,6 +412,10 @@ ROUTES: Final = (
     Route("PUT", "/v1/policy", Scope.ADMIN, _put_policy, MAX_POLICY),
     Route("GET", "/v1/events", Scope.READ, _events),
     Route("GET", "/v1/stream", Scope.READ, _stream),
+    Route("GET", "/v1/witness", Scope.READ, _witnessed),
+    Route("PUT", "/v1/witness", Scope.ADMIN, _show, messages.MAX_WITNESS),
+    Route("PUT", "/v1/witness/cosigned", Scope.ADMIN, _cosigned, messages.MAX_WITNESS),
+    Route("POST", "/v1/witness/receipt", Scope.READ, _receipt, messages.MAX_WITNESS),
     Route("GET", "/v1/journal/checkpoint", Scope.READ, _checkpoint),
     Route("GET", "/v1/journal/proof", Scope.READ, _proof),
 )
@@ -357,7 +431,9 @@ class Api:
         """Serve ``edge``."""
         self.edge = edge
         self.intake = Intake()
-        self.proving = asyncio.Lock()
+        self.turn = asyncio.Lock()
+        self.waiting: set[str] = set()
+        """Clients that have a proof made, or wait for one."""
         self._rates = Rates()
         self.app = web.Application(middlewares=[self._guard])
         self._routes: dict[object, Route] = {}
@@ -396,12 +472,12 @@ class Api:
         headers, now = request.headers, self.edge.controller.now().boot
         client = self._client(headers)
         if client is None and not self._rates.stranger_may(request.remote, now):
-            raise TurnedAway(HTTPStatus.TOO_MANY_REQUESTS, ErrorWord.TOO_MANY_REQUESTS, _LATER)
+            raise TurnedAway(HTTPStatus.TOO_MANY_REQUESTS, ErrorWord.TOO_MANY_REQUESTS, {**_LATER, **_CLOSE})
         if hdrs.ORIGIN in headers or not self._is_ours(headers.getall(hdrs.HOST, ())):
             raise TurnedAway(HTTPStatus.FORBIDDEN, ErrorWord.FORBIDDEN)
         if client is not None:
             if isinstance(request.protocol, Connection):
-                request.protocol.guest.is_known = True
+                request.protocol.recognise()
             if not self._rates.client_may(client.id, now):
                 raise TurnedAway(HTTPStatus.TOO_MANY_REQUESTS, ErrorWord.TOO_MANY_REQUESTS, _LATER)
         _check(route, client)

@@ -32,6 +32,7 @@ def _standing(edge: Edge) -> dict[str, Any]:
         "restored": controller.by_hand.restored,
         "clock_trusted": controller.clock_is_trusted,
         "journal_failed": edge.journal.failed,
+        "disputed": controller.by_hand.disputed,
     }
 
 

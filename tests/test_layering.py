@@ -33,6 +33,7 @@ ACTS = {
     "evidence",
     "identity",
     "journal",
+    "receipts",
     "schema",
     "strike",
     "telling",

@@ -25,13 +25,14 @@ from homeassistant.helpers.typing import ConfigType
 from homeassistant.util import dt as dt_util
 
 from .auditing import async_setup_auditing
-from .const import DOMAIN
+from .const import CONF_GATEWAY, DOMAIN
 from .embedded import Embedded, VestibuleConfigEntry, is_building, loaded_building, put_away
 from .gateway_issues import watch_gateway
 from .http import async_register_views
 from .issues import Kind, tell_of_unopened, watch
-from .remote import GatewayConfigEntry, Remote, seen_store
+from .remote import GatewayConfigEntry, Remote
 from .services import async_setup_services
+from .told import told_store
 
 RETAIN_EVERY: Final = timedelta(hours=1)
 
@@ -106,7 +107,7 @@ async def async_remove_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> No
     A gateway goes on with what it was last told, until it is paired anew.
     """
     if not is_building(entry):
-        await seen_store(hass, entry).async_remove()
+        await told_store(hass, entry.data[CONF_GATEWAY]).async_remove()
         if (building := loaded_building(hass)) is not None:
             building.apply()
         return

@@ -14,6 +14,7 @@ from .vestibule_core.model import Actor, Code, Decision
 
 _NOT_YOURS: Final = {
     Code.DOOR_BLOCKED: "door_blocked",
+    Code.JOURNAL_DISPUTED: "journal_disputed",
     Code.LOCKDOWN: "locked_down",
     Code.MANUAL_NOT_ALLOWED: "manual_not_allowed",
     Code.MODE_NOT_POSSIBLE: "mode_not_possible",

@@ -74,6 +74,12 @@ def _gateway(remote: Remote) -> dict[str, Any]:
             "journal_failed": standing.journal_failed,
             "journal_entries": standing.newest,
             "journal_restored": standing.restored,
+            "journal_disputed": standing.disputed,
+            "witness": {
+                "trouble": remote.witness.trouble,
+                "checkpoint": remote.witness.note,
+                "earlier_checkpoints": remote.witness.before,
+            },
             "policy_version": remote.policy.version if remote.policy else None,
             "policy_pending": len(remote.agreement.why_pending),
         },

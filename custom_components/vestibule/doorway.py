@@ -47,6 +47,8 @@ MODELS: Final = {
 """What a door's device is called, by what its lock does without power."""
 
 
+_SHOWN_BY_A_SWITCH: Final = frozenset({EventName.LOCKDOWN_ON, EventName.LOCKDOWN_OFF})
+"""Of what concerns no single door: the lines of Activity that the switch of the lockdown has already."""
 _RELEASES: Final = frozenset({EventName.ACCESS_GRANTED, EventName.DOOR_UNLOCKED})
 """Events after which the strike is released for whoever asked."""
 
@@ -266,32 +268,40 @@ class Premises[D: Doorway](ABC):
             listener()
 
     @callback
-    def announce(self, event: AccessEvent, origin: Context | None, *, is_late: bool = False) -> None:
+    def announce(
+        self, event: AccessEvent, origin: Context | None, *, is_late: bool = False, is_history: bool = False
+    ) -> None:
         """Tell of an event: on the bus, and to the door's event entity. ``origin`` is the context it was asked in.
 
-        One that ``is_late`` is told on the bus only: what reacts to doors would react to the past.
+        One that ``is_late`` is told on the bus only: what reacts to doors would react to the past. What ``is_history``
+        has its own time there, also if it is recent.
         """
         doorway = self.doors.get(event.door) if event.door is not None else None
         context = _context_of(event, origin)
-        if doorway is not None and event.outcome in _RELEASES:
+        if doorway is not None and event.outcome in _RELEASES and not is_late:
             doorway.last_origin = context
-        # Not "device_id": Activity would show the event as a second line beside that of the event entity (ADR 6). What
-        # nobody asked for stays out of the entity's context: there is no cause to name.
+        # Not "device_id": Activity would show the event as a second line beside that of an entity (ADR 6), unless there
+        # is none. What nobody asked for stays out of the entity's context: there is no cause to name.
         where = {"door": event.door, "device": self._device_id(event.door)}
+        if is_late or (event.door is None and event.outcome not in _SHOWN_BY_A_SWITCH):
+            where["device_id"] = self._device_id(event.door or self.id)
         told_in = context if origin or event.carrier else Context()
         late = {"late": True} if is_late else {}
         gateway = {"gateway": self.name} if self.can_be_away else {}  # whose numbers are its own
-        self._hass.bus.async_fire(EVENT_ACCESS, where | gateway | access_data(event) | late, context=told_in)
+        at = min(event.at, dt_util.utcnow().timestamp()) if is_history or is_late else None
+        told = where | gateway | access_data(event) | late
+        self._hass.bus.async_fire(EVENT_ACCESS, told, context=told_in, time_fired=at)
         if doorway is not None and not is_late:
             doorway.tell(event, context)
         else:
             self.notify()
 
-    def _device_id(self, door: DoorId | None) -> str | None:
-        if door is None:
+    def _device_id(self, whose: str | None) -> str | None:
+        """Return the device of a door, by its id, or of the premises."""
+        if whose is None:
             return None
         registry = dr.async_get(self._hass)
-        device = registry.async_get_device_by_identifier((DOMAIN, door), self._entry.entry_id)
+        device = registry.async_get_device_by_identifier((DOMAIN, whose), self._entry.entry_id)
         return device.id if device else None
 
 

@@ -36,6 +36,7 @@ from .vestibule_core.errors import (
     MalformedMessage,
     PairingFailed,
 )
+from .witness import async_replace
 
 PORT: Final = 7443
 """Where a gateway listens unless its installer has changed that."""
@@ -175,6 +176,8 @@ class GatewayOffer(ConfigFlow):
             other = await self.async_set_unique_id(paired.gateway_id, raise_on_progress=False)  # it announces itself
             if other is not None and other.entry_id != entry.entry_id:
                 return self.async_abort(reason="already_configured")
+            if entry.data[CONF_GATEWAY] != paired.gateway_id:
+                await async_replace(self.hass, entry.data[CONF_GATEWAY], paired.gateway_id)
             was_loaded = entry.state is ConfigEntryState.LOADED
             result = self.async_update_and_abort(entry, unique_id=paired.gateway_id, data_updates=data)
             if not was_loaded:  # then no listener took the change up

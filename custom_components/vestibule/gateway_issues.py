@@ -21,6 +21,8 @@ from .remote import GatewayConfigEntry, RemoteDoorway
 
 AWAY: Final = 3600.0
 """Seconds after which it is no accident any more that a gateway does not answer."""
+UNWITNESSED: Final = 3600.0
+"""Seconds after which it is no accident any more that a gateway does not show its journal, or does not cosign ours."""
 
 
 @callback
@@ -90,6 +92,11 @@ class _GatewayIssues:
         if agreement.why_pending:
             why = "\n".join(f"- {reason}" for reason in agreement.why_pending)
             yield Issue(Kind.GATEWAY_PENDING, remote.id, {**names, "why": why})
+        failing = remote.witness.failing_since
+        if failing is not None and monotonic() - failing >= UNWITNESSED:
+            yield Issue(Kind.GATEWAY_UNWITNESSED, remote.id, names)
+        if remote.is_disputed:
+            yield Issue(Kind.GATEWAY_DISPUTED, remote.id, names)
         if remote.standing.restored:
             yield Issue(Kind.GATEWAY_RESTORED, remote.id, names)
         if not remote.standing.clock_trusted:

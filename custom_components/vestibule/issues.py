@@ -59,12 +59,15 @@ class Kind(StrEnum):
     GATEWAY_CLOCK = "gateway_clock"
     GATEWAY_CONTESTED = "gateway_contested"
     GATEWAY_DISAGREES = "gateway_disagrees"
+    GATEWAY_DISPUTED = "gateway_disputed"
     GATEWAY_FAILED = "gateway_failed"
     GATEWAY_PENDING = "gateway_pending"
     GATEWAY_RESTORED = "gateway_restored"
+    GATEWAY_UNWITNESSED = "gateway_unwitnessed"
     IDENTITY_MISSING = "identity_missing"
     IDENTITY_UNUSABLE = "identity_unusable"
     JOURNAL_DAMAGED = "journal_damaged"
+    JOURNAL_DISPUTED = "journal_disputed"
     JOURNAL_FAILED = "journal_failed"
     JOURNAL_RESTORED = "journal_restored"
     JOURNAL_TOO_NEW = "journal_too_new"
@@ -76,13 +79,15 @@ class Kind(StrEnum):
     UNREADABLE = "unreadable"
 
 
-_WARNINGS: Final = frozenset({Kind.GATEWAY_PENDING, Kind.KEY_REVOKED, Kind.SENSOR_MISSING})
+_WARNINGS: Final = frozenset({Kind.GATEWAY_PENDING, Kind.GATEWAY_UNWITNESSED, Kind.KEY_REVOKED, Kind.SENSOR_MISSING})
 _FIXABLE: Final = frozenset(
     {
         Kind.CLOCK_UNTRUSTED,
         Kind.GATEWAY_CLOCK,
+        Kind.GATEWAY_DISPUTED,
         Kind.GATEWAY_RESTORED,
         Kind.IDENTITY_MISSING,
+        Kind.JOURNAL_DISPUTED,
         Kind.JOURNAL_RESTORED,
         Kind.KEY_REVOKED,
         Kind.TAMPERED,
@@ -207,6 +212,8 @@ class _Issues:
             self._look_soon()
         if self._embedded.journal_failed is not (Kind.JOURNAL_FAILED in self._raised):
             self._look_soon()
+        if self._embedded.controller.by_hand.disputed is not (Kind.JOURNAL_DISPUTED in self._raised):
+            self._look_soon()
 
     @callback
     def _see_confirmed(self, event: Event[ir.EventIssueRegistryUpdatedData]) -> None:
@@ -237,6 +244,8 @@ class _Issues:
             yield Issue(Kind.JOURNAL_FAILED)
         if self._embedded.controller.by_hand.restored:
             yield Issue(Kind.JOURNAL_RESTORED)
+        if self._embedded.controller.by_hand.disputed:
+            yield Issue(Kind.JOURNAL_DISPUTED)
         if self._clock_is_doubtful:
             yield Issue(Kind.CLOCK_UNTRUSTED)
 

@@ -43,15 +43,16 @@ def words(data: Mapping[str, Any], door: str | None) -> tuple[str, str]:
     why = WHY.get(code)
     if (carrier := data.get("carrier")) and outcome in BY_CARRIER:
         return f"{carrier} ({why})" if why else str(carrier), BY_CARRIER[outcome].format(door=door or "a door")
+    whose = door or str(data.get("gateway") or "The building")
     happened = AT_DOOR.get(outcome, "had an event of an unknown kind")
     if outcome == EventName.REFUSALS_COUNTED:
-        return door or "The building", _counted(happened, data.get("count"), why)
+        return whose, _counted(happened, data.get("count"), why)
     if type(slot := data.get("slot")) is int:
         happened = f"{happened} (slot {slot})"
     if outcome == EventName.STRIKE_AUTHENTICATION_FAILED and type(count := data.get("count")) is int:
         happened = f"{happened} {_times(count)}"
     how = HOW.get(str(data.get("means")), "") if outcome in DONE else ""
-    return door or "The building", f"{happened}{how}: {why}" if why else f"{happened}{how}"
+    return whose, f"{happened}{how}: {why}" if why else f"{happened}{how}"
 
 
 def _counted(happened: str, count: object, why: str | None) -> str:
@@ -116,6 +117,9 @@ AT_DOOR: Final[Mapping[str, str]] = {
     EventName.CLOCK_CONFIRMED: "had its clock confirmed",
     EventName.JOURNAL_RESTORED: "goes on from a backup of its journal",
     EventName.RESTORE_CONFIRMED: "had the backup of its journal confirmed",
+    EventName.JOURNAL_DISPUTED: "has a journal that is not whole: a witness holds other entries",
+    EventName.EPOCH_BEGUN: "goes on with a journal that is not whole, as an administrator has confirmed",
+    EventName.WITNESS_REFUSED: "did not cosign a journal that is not whole",
     EventName.JOURNAL_EXPORTED: "had its journal exported",
     EventName.PERSON_EXPORTED: "had a person's entries exported",
     EventName.PERSON_DELETED: "had a person deleted from its journal",
@@ -142,6 +146,7 @@ DONE: Final = frozenset(
         EventName.DELIVERIES_OFF,
         EventName.CLOCK_CONFIRMED,
         EventName.RESTORE_CONFIRMED,
+        EventName.EPOCH_BEGUN,
         EventName.JOURNAL_EXPORTED,
         EventName.PERSON_EXPORTED,
         EventName.PERSON_DELETED,
@@ -185,6 +190,7 @@ WHY: Final[Mapping[str, str]] = {
     Code.DOOR_BLOCKED: "the door is blocked",
     Code.DELIVERIES_OFF: "the door takes no deliveries",
     Code.TAMPERED: "the door was tampered with",
+    Code.JOURNAL_DISPUTED: "the journal is not whole",
     Code.MANUAL_NOT_ALLOWED: "not allowed by hand",
     Code.PIN_MISSING: "no PIN",
     Code.PIN_WRONG: "a wrong PIN",

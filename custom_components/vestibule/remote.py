@@ -31,7 +31,6 @@ from homeassistant.exceptions import ConfigEntryAuthFailed, ConfigEntryError, Co
 from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.aiohttp_client import async_create_clientsession
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
-from homeassistant.helpers.storage import Store
 from homeassistant.util import dt as dt_util
 
 from .agreement import Agreement
@@ -46,6 +45,7 @@ from .const import (
 )
 from .doorway import MODELS, Doorway, Premises
 from .embedded import gateway_entries, is_building, loaded_building
+from .told import Told
 from .vestibule_core import wire
 from .vestibule_core.api.client import GatewayClient
 from .vestibule_core.api.messages import (
@@ -78,6 +78,7 @@ from .vestibule_core.errors import (
 from .vestibule_core.model import AccessEvent, Actor, Code, Decision, Door, DoorId, DoorMode, Issuer
 from .vestibule_core.note import NoteError, VerifierKey, open_note
 from .vestibule_core.strike import Capabilities
+from .witness import Witness
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -89,8 +90,6 @@ LATE_AFTER: Final = 60.0
 """Seconds after which an event is history: for the bus and Activity, and no automation that reacts to the door."""
 PAUSES: Final = (1.0, 60.0)
 """Seconds between two attempts to connect: the first pause, doubled up to the last."""
-_SAVED_AFTER: Final = 5.0
-"""Seconds until it is kept how far a gateway was heard; after a crash what came since then may be told again."""
 _ORIGINS: Final = 256
 """Requests whose events can be told in the context they were asked in."""
 
@@ -149,12 +148,16 @@ class RemoteDoorway(Doorway):
 
     @override
     async def open_by_hand(self, actor: Actor, origin: Context | None, pin: str | None = None) -> Decision:
+        if self._remote.is_disputed and not actor.is_admin:
+            return Decision(Code.JOURNAL_DISPUTED, self.id)
         return await self._remote.operate(self.id, Operation.ACCESS, actor, origin)
 
     @override
     async def set_mode(self, mode: DoorMode, actor: Actor, origin: Context | None) -> Decision:
         if (operation := _OPERATIONS.get(mode)) is None:
             return Decision(Code.MODE_NOT_POSSIBLE, self.id)
+        if mode is DoorMode.UNLOCKED and self._remote.is_disputed and not actor.is_admin:
+            return Decision(Code.JOURNAL_DISPUTED, self.id)
         return await self._remote.operate(self.id, operation, actor, origin)
 
     @override
@@ -176,36 +179,45 @@ class RemoteDoorway(Doorway):
 class Remote(Premises[RemoteDoorway]):
     """A gateway entry at run time."""
 
-    def __init__(self, hass: HomeAssistant, entry: GatewayConfigEntry, seen: int | None) -> None:
-        """Use ``Remote.open``. ``seen`` is how far the gateway's events were told; None: nothing is of interest yet."""
+    def __init__(self, hass: HomeAssistant, entry: GatewayConfigEntry, told: Told) -> None:
+        """Use ``Remote.open``."""
         super().__init__(hass, entry)
         self.version = ""
         self.policy: PolicyMark | None = None
         """The policy that the gateway keeps to."""
         self.away_since: float | None = monotonic()
         """When the gateway was last lost (monotonic seconds); None: it is there."""
-        self._standing = Standing(lockdown=False, newest=0, restored=False, clock_trusted=True, journal_failed=False)
-        self._gateway_key = VerifierKey.parse(entry.data[CONF_GATEWAY_KEY])
+        self._standing = Standing(
+            lockdown=False, newest=0, restored=False, clock_trusted=True, journal_failed=False, disputed=False
+        )
+        self.key = VerifierKey.parse(entry.data[CONF_GATEWAY_KEY])
+        """What the gateway signs with."""
         self._session = new_session(hass)
         self.client = _client(self._session, entry)
         self._way = _way(entry)
-        self._store: Store[dict[str, int]] = seen_store(hass, entry)
-        self._seen = seen
+        self._told = told
+        self._seen = told.after
+        """The number of the newest event that was told; None: nothing is of interest yet."""
         self._origins: dict[str, Context] = {}
-        # What is told before the entities are there waits for them.
-        self._early: list[AccessEvent] | None = []
+        self._started = asyncio.Event()
+        """Set once the entities are there: no event is told before."""
+        self._keeping: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._hello: asyncio.Future[None] = hass.loop.create_future()
         self._backlog = 0
         """The number of the newest event that happened before the gateway was met."""
         self.agreement = Agreement(hass, self)
+        self.witness: Witness
+        """What was seen of its journal; there from ``open`` on."""
+        self._witnessing: asyncio.Task[None] | None = None
         self._agreeing: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, hass: HomeAssistant, entry: GatewayConfigEntry) -> Self:
         """Connect; raise ConfigEntryNotReady, ConfigEntryAuthFailed or ConfigEntryError."""
-        kept = await seen_store(hass, entry).async_load()
-        remote = cls(hass, entry, kept["seen"] if kept else None)
+        remote = cls(hass, entry, await Told.open(hass, entry.data[CONF_GATEWAY]))
+        remote.witness = await Witness.open(hass, remote)
+        remote._keeping = entry.async_create_background_task(hass, remote._told.keep(), f"keep in mind {entry.title}")
         remote._following = entry.async_create_background_task(hass, remote._follow(), f"follow {entry.title}")
         try:
             async with asyncio.timeout(FIRST_HELLO):
@@ -230,26 +242,26 @@ class Remote(Premises[RemoteDoorway]):
 
     @callback
     def start(self) -> None:
-        """Tell what waited for the entities, and keep the gateway's policy as the building's carriers are."""
-        early, self._early = self._early or [], None
-        for event in early:
-            self._tell(event)
+        """Begin to tell, now that the entities are there, and keep its policy as the building's carriers are."""
+        self._started.set()
         undo = self._entry.async_on_unload
         undo(async_dispatcher_connect(self._hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._entry_changed))
         undo(self._hass.bus.async_listen(EVENT_CORE_CONFIG_UPDATE, lambda _: self.agreement.look_soon()))
         keeping = self.agreement.keep()
         self._agreeing = self._entry.async_create_background_task(self._hass, keeping, f"agree with {self.name}")
         self.agreement.look_soon()
+        witnessing = self.witness.keep()
+        self._witnessing = self._entry.async_create_background_task(self._hass, witnessing, f"witness {self.name}")
 
     async def stop(self) -> None:
         """Follow nothing any more; may be repeated."""
-        tasks = [task for task in (self._following, self._agreeing) if task is not None]
+        all_tasks = (self._following, self._agreeing, self._witnessing, self._keeping)
+        tasks = [task for task in all_tasks if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        if self._seen is not None:
-            await self._store.async_save({"seen": self._seen})
+        await self._told.close()
 
     # ---- what is common to its doors ----
 
@@ -312,6 +324,23 @@ class Remote(Premises[RemoteDoorway]):
             return Decision(Code.LOCKDOWN)  # it would begin again at once: the building's has to be lifted
         return await self._by_hand(None, origin, lambda ref: self.client.lockdown(on, actor, ref))
 
+    @property
+    def is_disputed(self) -> bool:
+        """Whether its journal does not go on from what was seen of it, and no administrator has looked."""
+        return self.witness.trouble is not None or self._standing.disputed
+
+    async def confirm_journal(self, actor: Actor, origin: Context | None) -> Decision:
+        """Go on with its journal as it is: an administrator has looked at what is missing in it."""
+
+        async def ask(ref: str | None) -> Code:
+            await self.witness.tell()
+            return await self.client.confirm(Confirmed.JOURNAL, actor, ref)
+
+        decision = await self._by_hand(None, origin, ask)
+        if decision.granted:
+            await self.witness.accept()
+        return decision
+
     async def confirm(self, what: Confirmed, actor: Actor, origin: Context | None) -> Decision:
         """Tell the gateway that an administrator has looked at its clock, or at its restored journal."""
         return await self._by_hand(None, origin, lambda ref: self.client.confirm(what, actor, ref))
@@ -353,6 +382,8 @@ class Remote(Premises[RemoteDoorway]):
         That it did not answer is an answer: the token is spent, or it is not. Raises GatewayUnreachable,
         GatewayImpostor, GatewayForbidden or GatewayRefused; then nothing moved.
         """
+        if self.witness.trouble is not None:  # it may not know itself
+            return wire.decision_answer(Decision(Code.JOURNAL_DISPUTED, door))
         try:
             answer = await self.client.unlock(door, token, issuer)
         except OutcomeUnknown:
@@ -370,7 +401,12 @@ class Remote(Premises[RemoteDoorway]):
                 after = self._seen if self._seen is not None else (await self.client.doors()).newest
                 async with aclosing(self.client.stream(after)) as frames:
                     async for frame in frames:
-                        self._seen = after if self._seen is None else self._seen
+                        if self._seen is None:
+                            self._seen = after
+                            self._told.reach(after)
+                        if isinstance(frame, Happened | Newer):
+                            await self._started.wait()
+                            await asyncio.sleep(0)  # a whole night of them may be here: others have their turn
                         self._take(frame)
                         pause = PAUSES[0]
             except GatewayForbidden as err:
@@ -419,14 +455,15 @@ class Remote(Premises[RemoteDoorway]):
     def _greet(self, hello: Hello) -> None:
         if hello.id != self.id:
             raise GatewayImpostor(self.client.fingerprint)
-        if self._seen is not None and hello.newest < self._seen:
+        if self._seen is not None and hello.newest < (known := max(self._seen, self._told.before)):
             _LOGGER.error(
                 "%s has fewer entries in its journal than it had: %s, and there were %s",
                 self.name,
                 hello.newest,
-                self._seen,
+                known,
             )
-            self._seen = hello.newest
+            self._seen = min(self._seen, hello.newest)
+            self._told.shorten(hello.newest)
         if self.away_since is not None and self._hello.done():
             _LOGGER.info("%s answers again", self.name)
         self.away_since = None
@@ -441,6 +478,7 @@ class Remote(Premises[RemoteDoorway]):
         if not self._hello.done():
             self._hello.set_result(None)
         self.agreement.look_soon()
+        self.witness.look_soon()
 
     @callback
     def _stand(self, standing: Standing, policy: PolicyMark, announced: NextCertificate | None) -> None:
@@ -465,11 +503,7 @@ class Remote(Premises[RemoteDoorway]):
 
     @callback
     def _happened(self, event: AccessEvent) -> None:
-        if event.sequence is not None and not self._saw(event.sequence):
-            return
-        if self._early is not None:
-            self._early.append(event)
-        else:
+        if event.sequence is None or self._saw(event.sequence):
             self._tell(event)
 
     @callback
@@ -477,9 +511,11 @@ class Remote(Premises[RemoteDoorway]):
         """Note how far the gateway was heard; return whether that is new."""
         if self._seen is not None and sequence <= self._seen:
             return False
+        if self._seen is not None and sequence > self._seen + 1:
+            self.witness.missing(self._seen + 1, sequence - 1)
         self._seen = sequence
         self._standing = replace(self._standing, newest=max(self._standing.newest, sequence))
-        self._store.async_delay_save(self._to_keep, _SAVED_AFTER)
+        self._told.reach(sequence)
         return True
 
     @callback
@@ -487,12 +523,9 @@ class Remote(Premises[RemoteDoorway]):
         origin = self._origins.get(event.origin) if isinstance(event.origin, str) else None
         # By its number first: a gateway whose clock is wrong tells news all the same.
         is_history = event.sequence is not None and event.sequence <= self._backlog
-        is_late = is_history and dt_util.utcnow().timestamp() - event.at > LATE_AFTER
-        self.announce(event, origin, is_late=is_late)
-
-    @callback
-    def _to_keep(self) -> dict[str, int]:
-        return {"seen": self._seen or 0}
+        was_told = event.sequence is not None and event.sequence <= self._told.before
+        is_late = was_told or (is_history and dt_util.utcnow().timestamp() - event.at > LATE_AFTER)
+        self.announce(event, origin, is_late=is_late, is_history=is_history)
 
     @callback
     def _learn(self, announced: NextCertificate) -> None:
@@ -501,7 +534,7 @@ class Remote(Premises[RemoteDoorway]):
         if self._entry.data.get(CONF_NEXT_FINGERPRINT) == fingerprint:
             return
         try:
-            said = open_note(announced.note, [self._gateway_key])
+            said = open_note(announced.note, [self.key])
         except NoteError as err:
             _LOGGER.error("%s announces a certificate that it has not signed: %s", self.name, err)  # noqa: TRY400 - the line of the error would not help
             return
@@ -603,11 +636,6 @@ def gateway_of(hass: HomeAssistant, door: DoorId) -> Remote | None:
         if door in entry.data.get(CONF_DOORS, {}):
             raise GatewayUnreachable(entry.title)
     return None
-
-
-def seen_store(hass: HomeAssistant, entry: GatewayConfigEntry) -> Store[dict[str, int]]:
-    """Return where it is kept how far a gateway's events were told."""
-    return Store(hass, 1, f"{DOMAIN}.gateway.{entry.data[CONF_GATEWAY]}", atomic_writes=True)
 
 
 @callback

@@ -44,6 +44,14 @@ async def _confirm_restore(embedded: Embedded, _: _Data, actor: Actor, origin: C
     return await embedded.controller.by_hand.confirm_restore(actor, origin)
 
 
+async def _confirm_journal(embedded: Embedded, _: _Data, actor: Actor, origin: Context) -> Decision:
+    return await embedded.controller.by_hand.confirm_journal(actor, origin)
+
+
+async def _confirm_gateways_journal(remote: Remote, _: _Data, actor: Actor, origin: Context) -> Decision:
+    return await remote.confirm_journal(actor, origin)
+
+
 async def _confirm_gateways_clock(remote: Remote, _: _Data, actor: Actor, origin: Context) -> Decision:
     return await remote.confirm(Confirmed.CLOCK, actor, origin)
 
@@ -61,7 +69,9 @@ async def _clear_tamper(premises: Premises[Any], data: _Data, actor: Actor, orig
 _ORDERS: Final[dict[str, _Order]] = {
     Kind.CLOCK_UNTRUSTED: _confirm_clock,
     Kind.GATEWAY_CLOCK: _confirm_gateways_clock,
+    Kind.GATEWAY_DISPUTED: _confirm_gateways_journal,
     Kind.GATEWAY_RESTORED: _confirm_gateways_restore,
+    Kind.JOURNAL_DISPUTED: _confirm_journal,
     Kind.JOURNAL_RESTORED: _confirm_restore,
     Kind.TAMPERED: _clear_tamper,
 }

@@ -1,1 +1,1 @@
-"""What moves bolts and watches doors: relay boards by Modbus-TCP or in memory, and Bluetooth strikes."""
+"""What moves bolts and watches doors: boards by Modbus-TCP, ESPHome, Shelly or in memory, and Bluetooth strikes."""

@@ -9,6 +9,9 @@ either case. What a driver refuses to do: move anything before it is told to.
 from __future__ import annotations
 
 import logging
+import socket
+import struct
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -79,6 +82,15 @@ class Board(Protocol):
     async def probe(self) -> str:
         """Try the hardware without moving anything, and return what it says, for a person; raise StrikeUnreachable."""
         ...
+
+
+def drop_at_the_end(connection: socket.socket | TransportSocket) -> None:
+    """Have a connection throw away what it has not delivered when it is closed.
+
+    A release waits in this machine while the network is away. It must not open the door when that is back, long after
+    it was reported as unknown.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class Listeners[**P]:

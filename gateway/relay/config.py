@@ -5,6 +5,8 @@ What it refuses to do: take a channel or an input that its board does not have.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,12 +29,25 @@ POLL: Final = (0.05, 0.2, 10.0)
 """Seconds from one look at a board to the next: the least, the usual and the most."""
 
 
+NODE: Final = re.compile(r"[a-z0-9_-]{1,31}")
+"""What the name of an ESPHome node can be."""
+NATIVE_API_PORT: Final = 6053
+
+
+DEVICE: Final = re.compile(r"shelly[A-Za-z0-9]{1,32}-[A-Fa-f0-9]{12}")
+"""The id of a Shelly: its kind, and its MAC address."""
+STATE_POLL: Final = (0.2, 2.0, 30.0)
+"""Seconds from one look at a unit that tells of changes by itself to the next: the least, the usual and the most."""
+
+
 class Kind(StrEnum):
     """How a board is reached."""
 
+    ESPHOME = "esphome"
     MODBUS = "modbus"
     MEMORY = "memory"
     """Not at all: there is none, for a trial."""
+    SHELLY = "shelly"
 
 
 class Framing(StrEnum):
@@ -53,6 +68,7 @@ class MemoryConfig:
     """It ends a release by itself."""
     log: Path | None = None
     """A file that gets a line for each movement."""
+    brand = "Simulated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +86,44 @@ class ModbusConfig:
     inputs: int = 0
     poll: float = POLL[1]
     """Seconds from one look at it to the next."""
+    brand = "Modbus"
 
 
-type BoardConfig = MemoryConfig | ModbusConfig
+type BoardConfig = EsphomeConfig | MemoryConfig | ModbusConfig | ShellyConfig
+
+
+@dataclass(frozen=True, slots=True)
+class EsphomeConfig:
+    """A node of ESPHome with the actions of docs/esphome-door.yaml, reached by its native API, encrypted."""
+
+    host: str
+    """Its IP address."""
+    node: str
+    """Its name: another node at that address is refused, also one with the same key."""
+    key_file: Path
+    """Holds the key of its API's encryption: 32 bytes in base64."""
+    port: int = NATIVE_API_PORT
+    outputs: int = 1
+    inputs: int = 0
+    brand = "ESPHome"
+
+
+@dataclass(frozen=True, slots=True)
+class ShellyConfig:
+    """A Shelly of the second generation or later. No encryption: it belongs into a network of its own."""
+
+    host: str
+    """Its IP address."""
+    password_file: Path | None
+    """Holds its password; None: it has none, and whoever reaches it opens its doors."""
+    port: int = 80
+    device: str | None = None
+    """Its id: another unit at that address is refused."""
+    outputs: int = 1
+    inputs: int = 0
+    poll: float = STATE_POLL[1]
+    """Seconds from one look at it to the next; of changes it tells by itself."""
+    brand = "Shelly"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +164,16 @@ def read_boards(top: Table) -> dict[str, BoardConfig]:
 
 def _board(table: Table) -> BoardConfig:
     match table.word("kind", Kind):
+        case Kind.ESPHOME:
+            table.only("kind", "host", "port", "node", "key_file", "outputs", "inputs")
+            return EsphomeConfig(
+                host=table.text("host", _is_address, "an IP address: the node's, which its YAML gives it"),
+                node=table.text("node", lambda name: NODE.fullmatch(name) is not None, "the name in the node's YAML"),
+                key_file=table.path("key_file"),
+                port=table.number("port", "a port, 1 to 65535", NATIVE_API_PORT, least=1, most=65535),
+                outputs=_lines(table, "outputs", 1, least=1),
+                inputs=_lines(table, "inputs", 0),
+            )
         case Kind.MEMORY:
             table.only("kind", "outputs", "inputs", "timed", "log")
             return MemoryConfig(
@@ -134,6 +195,42 @@ def _board(table: Table) -> BoardConfig:
                 inputs=_lines(table, "inputs", 0),
                 poll=table.seconds("poll", POLL[0], POLL[2], POLL[1]),
             )
+        case Kind.SHELLY:
+            keys = "kind", "host", "port", "device", "password_file", "allow_open", "outputs", "inputs", "poll"
+            table.only(*keys)
+            return ShellyConfig(
+                host=table.text("host", _is_address, "an IP address: the unit's, which should be a fixed one"),
+                port=table.number("port", "a port, 1 to 65535", 80, least=1, most=65535),
+                device=_device(table) if table.has("device") else None,
+                password_file=_password_file(table),
+                outputs=_lines(table, "outputs", 1, least=1),
+                inputs=_lines(table, "inputs", 0),
+                poll=table.seconds("poll", STATE_POLL[0], STATE_POLL[2], STATE_POLL[1]),
+            )
+
+
+def _device(table: Table) -> str:
+    return table.text(
+        "device", lambda name: DEVICE.fullmatch(name) is not None, 'the id of the unit, like "shellyplus1-a8032ab12345"'
+    )
+
+
+def _password_file(table: Table) -> Path | None:
+    if not table.switch("allow_open"):
+        if not table.has("password_file"):
+            raise table.error("password_file", "this is missing; a unit without a password takes allow_open = true")
+        return table.path("password_file")
+    if table.has("password_file"):
+        raise table.error("allow_open", "this is for a unit without a password: leave it or password_file out")
+    return None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _lines(table: Table, key: str, default: int, *, least: int = 0) -> int:
@@ -179,13 +276,29 @@ def _number(table: Table, key: str, most: int, what: str) -> int:
 
 
 def open_boards(configs: Mapping[str, BoardConfig]) -> dict[str, Board]:
-    """Make the boards, none of which is reached before it is started. Raises OSError, or Unusable without pymodbus."""
+    """Make the boards, none of which is reached before it is started.
+
+    Raises OSError, or Unusable without a package or a secret that a board needs.
+    """
     return {name: _open(name, config) for name, config in configs.items()}
 
 
 def _open(name: str, config: BoardConfig) -> Board:
     if isinstance(config, MemoryConfig):
         return MemoryBoard(outputs=config.outputs, inputs=config.inputs, timed=config.timed, log=config.log)
+    if isinstance(config, EsphomeConfig):
+        try:
+            from .esphome import EsphomeBoard
+        except ModuleNotFoundError as err:
+            if err.name is None or err.name.partition(".")[0] != "aioesphomeapi":
+                raise
+            raise Unusable("an ESPHome node needs one more package: pip install 'vestibule-gateway[esphome]'") from err
+        return EsphomeBoard(name, config)
+    if isinstance(config, ShellyConfig):
+        from .secret import read_secret
+        from .shelly import ShellyBoard
+
+        return ShellyBoard(name, config, None if config.password_file is None else read_secret(config.password_file))
     try:
         from .modbus import ModbusBoard
     except ModuleNotFoundError as err:

@@ -35,7 +35,7 @@ from vestibule_core.errors import OutcomeUnknown, StrikeRefused, StrikeUnreachab
 from vestibule_core.model import Sense
 from vestibule_core.strike import Capabilities, Pulse, Reading
 
-from .board import Input, Inverted, Listeners
+from .board import Input, Inverted, Listeners, drop_at_the_end
 from .config import Framing, ModbusConfig
 
 ANSWER: Final = 1.0
@@ -281,6 +281,8 @@ class ModbusBoard:
         if not connected:
             self._lose("it takes no connection: has it power, and is its address right?")
             raise StrikeUnreachable(self.reason)
+        assert client.ctx.transport is not None
+        drop_at_the_end(client.ctx.transport.get_extra_info("socket"))
         self._client = client
         self._look_now.set()
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from . import decisions, durable, gateway_rates, gateway_start, gateway_streams, history, live
+from . import (
+    decisions,
+    durable,
+    gateway_beside,
+    gateway_load,
+    gateway_rates,
+    gateway_start,
+    gateway_streams,
+    history,
+    live,
+)
 from .table import machine
 
 PARTS = (
@@ -20,18 +30,22 @@ PARTS = (
     (("G10",), gateway_streams.memory),
     (("G11",), live.unlock_by_token),
     (("G12",), live.lock_to_strike),
+    (("G13",), gateway_beside.while_a_recorder_commits),
     (("G14",), live.many_accesses),
     (("G15",), live.start_and_memory),
     (("G15",), gateway_start.readiness),
     (("G16",), gateway_rates.fresh_connections),
     (("G18",), gateway_streams.events_at_many),
     (("G19",), history.verification),
+    (("Load",), gateway_load.good_token_in_a_flood),
+    (("Dead",), gateway_beside.dead_board),
+    (("Dead",), gateway_beside.dead_gateway),
 )
 
 
 def main() -> None:
     """Measure and print."""
-    known = sorted({goal for goals, _ in PARTS for goal in goals}, key=lambda goal: int(goal[1:]))
+    known = sorted({goal for goals, _ in PARTS for goal in goals}, key=lambda goal: (len(goal), goal))
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("goal", nargs="*", help=f"of {', '.join(known)}; default: all")
     wanted = set(parser.parse_args().goal) or set(known)

@@ -33,7 +33,7 @@ def lift() -> None:
     """Let callers ask as often, and follow in as many streams, as they want. Called in the gateway's process."""
     for module, names in (
         (limits, ("CLIENT_PER_SECOND", "CLIENT_BURST", "STRANGER_PER_SECOND", "STRANGER_BURST", "STRANGERS")),
-        (limits, ("CONNECTIONS", "OF_ONE_ADDRESS")),
+        (limits, ("CONNECTIONS", "OF_ONE_ADDRESS", "ARRIVALS", "ARRIVALS_PER_SECOND")),
         (intake, ("PER_SECOND", "OF_ONE", "FAILURES")),
         (stream, ("OF_ONE_CLIENT",)),
     ):
@@ -65,6 +65,12 @@ class Line:
     async def close(self) -> None:
         self.writer.transport.abort()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
 
 class Site:
     """A gateway with so many doors and one carrier."""
@@ -90,7 +96,9 @@ class Site:
         self.bearer = ""
 
     @asynccontextmanager
-    async def at_work(self, forks: Forks, *, sync_delay: float = 0.0, prepare: str = LIFTED) -> AsyncIterator[Self]:
+    async def at_work(
+        self, forks: Forks, *, sync_delay: float = 0.0, prepare: str | None = LIFTED
+    ) -> AsyncIterator[Self]:
         """Start it, pair with it and let the carrier in everywhere."""
         self.process = await forks.start(self.config, sync_delay=sync_delay, prepare=prepare)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from .delivery import Play, play
 from .demo import USER_NAME, USUAL_FOLDER, Demo, command, running
 from .home import RESTART, USUAL_PORT, Home, HomeFailed, interruptible
 from .incidents import lockdown, walk_in
+from .outage import TURN, is_wanted, outage
 from .stage import style
 from .websocket import Closed
 
@@ -31,6 +33,8 @@ def main() -> int:
                     return 0 if play(folder, arguments.door, arguments.play) else 1
                 case "lockdown":
                     return 0 if lockdown(folder, on=arguments.to == "on") else 1
+                case "outage":
+                    return 0 if outage(folder, long=arguments.long) else 1
                 case "walk-in":
                     return 0 if walk_in(folder, arguments.door) else 1
                 case _:
@@ -60,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     deliver.set_defaults(play=Play.DELIVERY)
     verbs.add_parser("lockdown", add_help=False).add_argument("to", choices=["on", "off"])
     verbs.add_parser("walk-in", add_help=False).add_argument("door", nargs="?", choices=doors, default="lobby")
+    verbs.add_parser("outage", add_help=False).add_argument("--long", action="store_true")
     return parser
 
 
@@ -70,19 +75,29 @@ def _run(folder: Path, wanted_port: int, *, fresh: bool) -> int:
     with running(folder, wanted_port=wanted_port, fresh=fresh) as (demo, home):
         _welcome(folder, demo, home, wanted_port, time.monotonic() - began)
         with contextlib.suppress(KeyboardInterrupt):
-            _stay(home)
+            _stay(folder, home)
         print("\nStopping Home Assistant ...", flush=True)
     print(f"Stopped. The demo is kept; start it again with: {command(folder)}")
     return 0
 
 
-def _stay(home: Home) -> None:
-    """Return never; start Home Assistant again when somebody restarts it in the browser."""
+def _stay(folder: Path, home: Home) -> None:
+    """Return never; start Home Assistant again after somebody has restarted it in the browser, or played an outage."""
     while True:
         assert home.process is not None
-        if (code := home.process.wait()) != RESTART:
-            home.process = None
-            raise HomeFailed(f"Home Assistant ended by itself (exit code {code}).\n{home.last_words()}")
+        try:
+            code = home.process.wait(TURN)
+        except subprocess.TimeoutExpired:
+            if not is_wanted(folder):
+                continue
+            print("Home Assistant is stopped for as long as the outage lasts ...", flush=True)
+            home.stop()
+            while is_wanted(folder):
+                time.sleep(TURN)
+        else:
+            if code != RESTART:
+                home.process = None
+                raise HomeFailed(f"Home Assistant ended by itself (exit code {code}).\n{home.last_words()}")
         print("Home Assistant restarts ...", flush=True)
         home.prepare()
         home.start()
@@ -101,6 +116,7 @@ _PLAYS: Final = {
     "walk-in": "somebody who goes through the lobby unasked",
     "lockdown on": "nobody is let in any more",
     "lockdown off": "... and again",
+    "outage": "a driver at the parcel room while Home Assistant is down",
 }
 
 

@@ -199,12 +199,12 @@ def _pair(home: Home, entry: str, gate: Gate) -> Door:
 def _pair_gateway(home: Home, room: Room) -> Door:
     """Add the gateway at its address, with the code that it shows; return the door that it brings along."""
     (plan,) = (plan for plan in DOORS if plan.key == PARCEL_ROOM)
-    address = {"host": HOST, "port": room.port}
+    address = {"host": HOST, "port": room.reached_at or room.port}
     made = home.flow("vestibule", [("gateway", address), ("gateway_code", {"code": room.pairing_code()})])[-1]
     (devices,) = home.commands({"type": "config/device_registry/list"})
     ours = [device for device in devices if made["result"]["entry_id"] in device["config_entries"]]
     (door,) = (identifier for device in ours for _, identifier in device["identifiers"] if device["name"] == plan.name)
-    (gateway,) = (identifier for device in ours for _, identifier in device["identifiers"] if identifier != door)
+    (gateway,) = (id_ for device in ours for _, id_ in device["identifiers"] if device["model"] == "Gateway")
     return Door(plan.key, plan.name, door, room.access_time, has_rex=False, gateway=gateway)
 
 

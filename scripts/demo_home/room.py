@@ -63,7 +63,7 @@ class NoGateway(HomeFailed):
 class Room:
     """The board and the gateway, in a folder of their own. Use it in a `with`; both begin in there.
 
-    Verbs: ``pull_open``, ``fall_shut``; ``kill`` (SIGKILL) and ``start`` the gateway.
+    Verbs: ``pull_open``, ``fall_shut``; ``stop`` (SIGTERM), ``kill`` (SIGKILL) and ``start`` the gateway.
     """
 
     folder: Path
@@ -71,8 +71,12 @@ class Room:
     """Seconds."""
     held_open: float = 30.0
     """Seconds that the door may stand open. A third of that before, it is warned of."""
+    more: str = ""
+    """What else is in the gateway's configuration."""
     port: int = 0
     """Where the gateway listens: chosen at the first start and kept, because Home Assistant knows it."""
+    reached_at: int = 0
+    """Where Home Assistant is told that it listens; 0: where it does."""
     _board: subprocess.Popen[str] | None = field(default=None, repr=False)
     _gateway: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _window: subprocess.Popen[str] | None = field(default=None, repr=False)
@@ -99,7 +103,7 @@ class Room:
                 held_open=self.held_open,
                 pre_alarm=round(self.held_open / 3, 1),
             )
-            self.config.write_text(configuration, "utf-8")
+            self.config.write_text(configuration + self.more, "utf-8")
             self.start()
         except BaseException:
             with uninterrupted():
@@ -180,6 +184,15 @@ class Room:
         if not hardware.wait(lambda: "info ready " in self._said()[len(said) :], self._gateway):
             raise NoGateway(f"the gateway did not start; {self.log} says why.")
 
+    @property
+    def process(self) -> int | None:
+        """The id of the gateway's process while it runs."""
+        return None if self._gateway is None or self._gateway.poll() is not None else self._gateway.pid
+
+    def stop(self) -> None:
+        """End the gateway as systemd does."""
+        hardware.end(self._gateway)
+
     def kill(self) -> None:
         """Kill the gateway. The board has power still."""
         assert self._gateway is not None
@@ -191,12 +204,15 @@ class Room:
 
     # ---- whoever looks after the gateway ----
 
-    def pairing_code(self) -> str:
-        """Open the pairing window and return the code that is shown. Raises NoGateway."""
+    def pairing_code(self, *, trusting: bool = True) -> str:
+        """Open the pairing window and return the code that is shown. Raises NoGateway.
+
+        ``trusting``: what whoever is paired asks for, holds at once, also if it is more.
+        """
         hardware.end(self._window)
         with postponed():
             self._window = subprocess.Popen(
-                self._command("pair", "--trust"),
+                self._command("pair", *(["--trust"] if trusting else [])),
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -91,6 +91,13 @@ class Stage:
         return {door.id for door in self.demo.doors} - {self.door.id}
 
     @property
+    def device(self) -> str:
+        """The id of the door's device in Home Assistant."""
+        (entities,) = self.home.commands({"type": "config/entity_registry/list"})
+        (device,) = (each["device_id"] for each in entities if each["entity_id"] == self.entities[Part.LOCK])
+        return str(device)
+
+    @property
     def hardware(self) -> str:
         """What releases the door, in a word."""
         return "relay" if self.door.strike is None else "strike"

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.simulated import Moment, SimulatedStrike, Site, refusals, some_doors
+from tests.simulated import Moment, SimulatedStrike, Site, open_journal, refusals, small_journal, some_doors
 from vestibule_core import door as door_module
 from vestibule_core import door_task, pin
 from vestibule_core.bucket import Buckets
+from vestibule_core.by_hand import MOST_RECEIPTS
 from vestibule_core.door import GRACE, ON_ITS_WAY, Alarm, Lock, LockdownBegun, ModeChosen, Opener
 from vestibule_core.manual import PIN_AGAIN, PIN_TRIES
 from vestibule_core.model import Actor, Code, DoorMode, EventName, ManualRule, Means, RelockOn, Sense, Sensor
@@ -1223,3 +1224,80 @@ async def test_a_sensor_that_chatters_while_the_strike_is_busy_takes_bounded_roo
     await ours.told(EventName.ACCESS_TAKEN)
     assert (await blocking).granted, "an order is never outdone by a sensor"
     await ours.until(lambda state: (state.contact, state.tamper) == (Sense.INACTIVE, Sense.INACTIVE))
+
+
+# ---- a journal that is not whole ----
+
+
+async def longer(path, entries=60):
+    """Return what a witness would hold of a journal with the same key that has more in it."""
+    return await newest_note(await small_journal(path, entries))
+
+
+async def newest_note(path):
+    journal = await asyncio.to_thread(open_journal, path)
+    note = journal.checkpoint
+    await asyncio.to_thread(journal.close)
+    return note
+
+
+async def test_a_disputed_journal_lets_in_no_token_and_nobody_by_hand_but_administrators(tmp_path, ours):
+    waiting = ours.token()
+    ours.controller.by_hand.dispute(await longer(tmp_path / "other.db"))
+    assert ours.controller.by_hand.disputed
+    assert (await ours.present(waiting)).code is Code.JOURNAL_DISPUTED
+    for who in (BOB, ROBOT):
+        assert (await ours.controller.by_hand.open(ours.door.id, who)).code is Code.JOURNAL_DISPUTED
+        assert (await mode(ours, UNLOCKED, who)).code is Code.JOURNAL_DISPUTED
+    assert ours.pulses == ours.strike.holds == 0
+    assert (await mode(ours, BLOCKED, BOB)).granted, "who makes a door safer may"
+    assert (await mode(ours, DoorMode.NORMAL, BOB)).granted
+    assert (await ours.controller.by_hand.open(ours.door.id, ANN)).granted
+    await ours.told(EventName.JOURNAL_DISPUTED)
+
+
+async def test_a_dispute_that_comes_while_a_token_waits_keeps_the_door_shut(tmp_path, ours):
+    receipt = await longer(tmp_path / "other.db")
+    ours.strike.at(Moment.REACHED, lambda: ours.controller.by_hand.dispute(receipt))
+    assert (await ours.present(ours.token())).code is Code.JOURNAL_DISPUTED
+    assert ours.pulses == 0
+
+
+async def test_a_dispute_survives_a_restart_until_an_administrator_has_looked(tmp_path):
+    async with Site(tmp_path / "journal.db") as site:
+        receipt = await longer(tmp_path / "other.db")
+        for each in (receipt, await longer(tmp_path / "third.db", 70), receipt):
+            site.controller.by_hand.dispute(each)
+        await site.told(EventName.JOURNAL_DISPUTED)
+    async with site.reopen() as site:
+        assert (await site.present(site.token())).code is Code.JOURNAL_DISPUTED
+        assert (await site.controller.by_hand.confirm_journal(BOB)).code is Code.MANUAL_NOT_ALLOWED
+        assert site.controller.by_hand.disputed
+        assert (await site.controller.by_hand.confirm_journal(ANN)).granted
+        assert not site.controller.by_hand.disputed
+        assert (await site.present(site.token())).granted
+        assert (await site.controller.by_hand.confirm_journal(ANN)).granted, "there is nothing to confirm"
+        site.controller.by_hand.dispute(receipt)
+        assert not site.controller.by_hand.disputed, "it was still being looked at when an administrator had"
+    async with site.reopen() as site:
+        assert not site.controller.by_hand.disputed
+        assert (await site.present(site.token())).granted
+    begun = [leaf for leaf in site.leaves() if leaf.says["kind"] == "epoch_begun"]
+    assert len(begun) == 1
+    assert [head.split()[1] for head in begun[0].says["heads"]][-2:] == ["60", "70"]
+    assert [leaf.says["kind"] for leaf in site.leaves()].count("journal_disputed") == 1
+
+
+async def test_receipts_that_are_kept_are_few(tmp_path, ours):
+    note = await longer(tmp_path / "other.db")
+    for number in range(MOST_RECEIPTS + 5):
+        ours.controller.by_hand.dispute(f"{note}{number}")
+    assert len(ours.controller.by_hand._receipts) == MOST_RECEIPTS
+
+
+async def test_an_epoch_is_not_begun_where_nothing_can_be_written(tmp_path, ours, monkeypatch):
+    ours.controller.by_hand.dispute(await longer(tmp_path / "other.db"))
+    await ours.told(EventName.JOURNAL_DISPUTED)
+    ours.journal._fail(OSError("the disk is gone"), [])
+    assert (await ours.controller.by_hand.confirm_journal(ANN)).code is Code.STORE_FAILED
+    assert ours.controller.by_hand.disputed

@@ -47,12 +47,23 @@ def test_a_leaf_that_was_made_is_read_as_what_it_says(outcome, code, means, at, 
     )
 
 
+GOOD = json.loads(leaf.encode(GRANT, 7, None))
+
+
+def test_the_first_entry_of_an_epoch_names_the_ends_that_were_known():
+    begun = AccessEvent(outcome=EventName.EPOCH_BEGUN, door=None, at=1.79e9, heads=("vestibule/x 7 root",))
+    assert leaf.parse(leaf.encode(begun, 8, None)).heads == begun.heads
+
+
+@pytest.mark.parametrize("heads", [[], None, "vestibule/x 7 root", [7], ["head"] * (leaf.MOST_HEADS + 1)])
+def test_ends_that_could_not_have_been_named_are_refused(heads):
+    with pytest.raises(ValueError, match="another type"):
+        leaf.parse(leaf.compact({**GOOD, "heads": heads}).encode())
+
+
 @pytest.mark.parametrize("at, told", [(-1.0, 0.0), (1e20, leaf.LATEST), (float("inf"), leaf.LATEST)])
 def test_a_clock_that_is_impossible_leaves_a_leaf_that_can_be_read(at, told):
     assert leaf.parse(leaf.encode(replace(GRANT, at=at), 7, None)).at == told
-
-
-GOOD = json.loads(leaf.encode(GRANT, 7, None))
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ WORDS = {
     Word.REFUSED: {
         "WRONG_DOOR", "NOT_SPENDER", "NONCE_UNKNOWN", "NONCE_EXPIRED", "POLICY_CARRIER_DOOR", "POLICY_EVIDENCE",
         "POLICY_HOURS", "POLICY_RATE", "CLOCK_UNTRUSTED", "LOCKDOWN", "DOOR_BLOCKED", "DELIVERIES_OFF", "TAMPERED",
+        "JOURNAL_DISPUTED",
         # by hand
         "MANUAL_NOT_ALLOWED", "PIN_MISSING", "PIN_WRONG", "PIN_LOCKED", "MODE_NOT_POSSIBLE",
     },
@@ -156,6 +157,9 @@ def test_event_names_are_what_the_journal_and_automations_have_come_to_know():
         "clock_confirmed",
         "journal_restored",
         "restore_confirmed",
+        "journal_disputed",
+        "epoch_begun",
+        "witness_refused",
         "journal_exported",
         "person_exported",
         "person_deleted",

@@ -100,12 +100,12 @@ def test_of_a_token_that_is_none_only_that_is_told(code):
     assert decision_answer(Decision(code)) == {"word": "invalid_token", "code": None}
 
 
-@pytest.mark.parametrize("code", [Code.LOCKDOWN, Code.TAMPERED, Code.DOOR_BLOCKED])
+@pytest.mark.parametrize("code", [Code.LOCKDOWN, Code.TAMPERED, Code.DOOR_BLOCKED, Code.JOURNAL_DISPUTED])
 def test_why_a_building_is_shut_is_told_to_nobody_outside(code):
     assert decision_answer(Decision(code)) == {"word": "refused", "code": "DOOR_UNAVAILABLE"}
 
 
-HIDDEN = {Code.LOCKDOWN, Code.TAMPERED, Code.DOOR_BLOCKED}
+HIDDEN = {Code.LOCKDOWN, Code.TAMPERED, Code.DOOR_BLOCKED, Code.JOURNAL_DISPUTED}
 
 
 @pytest.mark.parametrize("code", [code for code in Code if code.word is not Word.INVALID_TOKEN and code not in HIDDEN])

@@ -26,7 +26,7 @@ from scripts.demo_home.delivery import Play
 from scripts.demo_home.delivery import play as play_at
 from scripts.demo_home.demo import gateway_of, strike_of, talk_to
 from scripts.demo_home.demo import running as running_demo
-from scripts.demo_home.home import REPOSITORY, Home, answers, free_port
+from scripts.demo_home.home import REPOSITORY, Home, HomeFailed, answers, free_port
 from scripts.demo_home.stage import read_relays_log
 
 from .conftest import all_logs, errors, lines_of, recorded
@@ -54,7 +54,7 @@ class Running:
 
     def play(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [DEMO, "--folder", str(self.folder), *arguments]
-        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=150)
 
     def talk(self, door: str) -> tuple[Home, Door]:
         """As the manager."""
@@ -127,7 +127,7 @@ def test_the_first_start_shows_where_and_how_to_sign_in(demo: Running) -> None:
     assert f"http://127.0.0.1:{kept['port']}" in demo.printed
     assert re.search(rf"password +{kept['password']}\n", demo.printed)
     assert "Home Assistant 2026.10.4 is running" in demo.printed
-    for play in (*PLAYS, "walk-in", "lockdown on", "lockdown off"):
+    for play in (*PLAYS, "walk-in", "lockdown on", "lockdown off", "outage"):
         assert play in demo.printed
 
 
@@ -387,6 +387,54 @@ def test_a_lockdown_lets_nobody_in_until_it_is_lifted(demo: Running) -> None:
     assert demo.released() == demo.expected
 
 
+@pytest.mark.parametrize("how", [[], ["--long"]], ids=["short", "long"])
+def test_while_home_assistant_is_down_the_parcel_room_opens_and_that_is_told_afterwards(
+    demo: Running, how: list[str]
+) -> None:
+    home_assistant = home_assistant_of(demo.folder)
+    played = demo.play("outage", *how)
+    assert played.returncode == 0, played.stdout + played.stderr
+    demo.expected["parcel-room"] += 1
+    assert demo.released() == demo.expected
+    assert home_assistant_of(demo.folder) not in (home_assistant, None), "it is another process"
+    assert re.search(r"home +Home Assistant is stopped: nothing answers at http://127.0.0.1:\d+\n", played.stdout)
+    assert re.search(r"gateway +✓ granted +\d+\.\d ms\n(.*\n)+ +home +Home Assistant is up again", played.stdout)
+    told = re.findall(r"activity +(\d\d:\d\d:\d\d)  (.*?)(  \(late\))?\n", played.stdout)
+    assert [words for _, words, _ in told] == [
+        "Swift Parcels was granted access at Parcel room",
+        "Swift Parcels had Parcel room released",
+        "Swift Parcels opened Parcel room",
+        "Parcel room was closed",
+        "Swift Parcels was let in before Parcel room locked again",
+    ]
+    assert {bool(late) for _, _, late in told} == {bool(how)}
+    assert sorted(at for at, _, _ in told) == [at for at, _, _ in told]
+    print(f"told with {told[0][0]} to {told[-1][0]}")
+
+
+def test_an_outage_whose_player_dies_comes_to_an_end(demo: Running) -> None:
+    before = home_assistant_of(demo.folder)
+    player = subprocess.Popen(
+        [DEMO, "--folder", str(demo.folder), "outage"], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert player.stdout is not None
+    while "Home Assistant is stopped" not in player.stdout.readline():
+        assert player.poll() is None
+    player.kill()
+    player.wait()
+    player.stdout.close()
+    deadline = time.monotonic() + READY
+    while True:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+        with contextlib.suppress(HomeFailed, OSError):
+            demo.talk("gate")
+            break
+    assert home_assistant_of(demo.folder) not in (before, None)
+    time.sleep(6)  # the access, if it came to that, is over
+    demo.expected = demo.released()
+
+
 def test_a_second_demo_in_the_same_folder_says_that_there_is_one(demo: Running) -> None:
     command = [DEMO, "--folder", str(demo.folder)]
     second = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
@@ -507,5 +555,6 @@ def test_the_help_is_a_page_that_needs_nothing_installed() -> None:
     assert "scripts/demo deliver DOOR" in shown.stdout
     assert "scripts/demo walk-in [DOOR]" in shown.stdout
     assert "scripts/demo lockdown on|off" in shown.stdout
+    assert "scripts/demo outage" in shown.stdout
     for option in ("--fresh", "--port", "--folder", *PLAYS):
         assert option in shown.stdout

@@ -40,8 +40,8 @@ TRUTH = 15.0
 """Seconds within which Home Assistant has to show the truth once the gateway is back."""
 QUIET = 2.0
 """Seconds after which a relay that wrongly moves at a start would have done so."""
-WRITTEN = 6.0
-"""Seconds after which Home Assistant has written down what it was told last."""
+WRITTEN = 12.0
+"""Seconds after which Home Assistant knows that its recorder has written down what it was told last."""
 
 
 @dataclass

@@ -232,7 +232,8 @@ def test_the_wheel_runs_alone_and_the_sbom_names_all_that_it_brings(built: Path,
         modules = [
             name[:-3].replace("/", ".").removesuffix(".__init__") for name in archive.namelist() if name.endswith(".py")
         ]
-    modules = [module for module in modules if not module.endswith(".__main__")]
+    # Programs, and what Alembic runs (never imported).
+    modules = [module for module in modules if not module.endswith(".__main__") and ".migrations." not in module]
     assert "vestibule_core" in modules
     looked = subprocess.run([python, "-I", "-c", LOOK, *modules], check=True, stdout=subprocess.PIPE, timeout=60)
     installed = json.loads(looked.stdout)

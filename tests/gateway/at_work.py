@@ -27,6 +27,7 @@ from gateway.pairing import Window
 from gateway.policy import PolicyDesk, approve
 from gateway.server import Front
 from gateway.stream import Stream
+from gateway.witness import Witness
 from tests.simulated import IDENTITY, Carrier, Clock, SimulatedStrike, open_journal, some_doors
 from vestibule_core.api import messages, pairing
 from vestibule_core.api.messages import Admission, DoorDescription, GatewayId, NextCertificate, new_gateway_id
@@ -206,6 +207,7 @@ class Gateway:
             is_trusted=lambda: self.clients.registry.trusted,
             changed=self._policy_changed,
         )
+        self.witness = Witness(self.journal, notes, IDENTITY, self.clock)
         self.window = Window(self.id, self.certificate.fingerprint, clock=self.clock)
         self.stream = Stream(self)
         self.controller.start(self.policy.building(self.all_doors), self.strikes)

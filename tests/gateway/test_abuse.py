@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import socket
 import ssl
+from asyncio import sslproto
 
 import pytest
 
@@ -71,12 +73,15 @@ def test_a_client_has_more_than_all_carriers_need_and_not_without_end():
 
 class Visitors:
     def __init__(self):
-        self.places, self.ended = Places(), []
+        self.places, self.ended, self.now = Places(), [], NOW
 
     def come(self, host, name, *, known=False):
         guest = Guest(host, lambda: self.ended.append(name))
-        guest.is_known = known
-        return guest if self.places.take(guest) else None
+        if not self.places.take(guest, self.now):
+            return None
+        if known:
+            self.places.recognise(guest)
+        return guest
 
 
 @pytest.fixture
@@ -108,7 +113,7 @@ def test_a_client_gives_way_to_nobody(visitors):
 def test_who_has_shown_a_bearer_is_no_stranger_any_more(visitors):
     first = visitors.come("10.0.0.1", "a")
     visitors.come("10.0.0.1", "b")
-    first.is_known = True
+    visitors.places.recognise(first)
     assert visitors.come("10.0.0.1", "c")
     assert visitors.ended == []
     assert visitors.come("10.0.0.1", "d")
@@ -132,6 +137,88 @@ def test_who_leaves_makes_room_and_leaves_once(visitors):
     assert len(visitors.places) == 2
 
 
+def test_an_address_connects_so_often_and_no_oftener(visitors):
+    """A handshake costs more than an answer. Whoever is told to go is gone before it."""
+
+    def come(host):
+        if (guest := visitors.come(host, "")) is not None:
+            visitors.places.leave(guest)
+        return guest is not None
+
+    came = [come("10.0.0.1") for _ in range(1000)]
+    assert came == [True] * limits.ARRIVALS + [False] * (1000 - limits.ARRIVALS)
+    assert come("10.0.0.2"), "another has not to wait for that"
+    visitors.now += 3 / limits.ARRIVALS_PER_SECOND
+    assert [come("10.0.0.1") for _ in range(4)] == [True, True, True, False]
+
+
+def test_where_a_client_has_come_from_connects_as_often_as_it_wants(visitors):
+    """It has no other way than a new connection, if its network was away for a moment."""
+    client = visitors.come("10.0.0.1", "client", known=True)
+    for _ in range(3 * limits.ARRIVALS):
+        again = visitors.come("10.0.0.1", "again")
+        assert again is not None
+        visitors.places.leave(again)
+    visitors.places.leave(client)
+    assert visitors.come("10.0.0.1", "later"), "also when it has gone"
+
+
+def test_as_many_addresses_are_remembered_as_there_is_room_for(visitors):
+    for number in range(2 * limits.ADDRESSES):
+        visitors.places.leave(visitors.come(f"10.1.{number // 250}.{number % 250}", "client", known=True))
+    assert len(visitors.places._homes) == limits.ADDRESSES
+    assert visitors.come("10.1.7.249", "the latest")
+    assert "10.1.7.249" in visitors.places._homes
+    assert "10.1.0.0" not in visitors.places._homes
+
+
+async def test_a_connection_that_has_gone_leaves_nothing_behind(gateway, admin):
+    """Thousands come and go in a flood. If each waited for Python to look for cycles, they would take all memory."""
+
+    def left():
+        return sum(isinstance(one, sslproto.SSLProtocol) and one._server_side for one in gc.get_objects())
+
+    stranger = {"source": "127.0.1.1"}
+    gc.collect()
+    gc.disable()
+    try:
+        before = left()
+        for number in range(40):
+            async with raw_connection(gateway, **stranger, handshake=number % 2 == 0) as (reader, writer):
+                if number % 4 == 0:
+                    writer.write(b"GET /v1/info HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    await reader.readline()
+                elif number % 4 == 1:
+                    writer.write(b"no TLS")
+                    await until_closed(reader)
+        await eventually(lambda: len(gateway.front.listener.places) <= 1)
+        await eventually(lambda: left() <= before)
+    finally:
+        gc.enable()
+
+
+async def test_where_hundreds_connect_at_once_what_is_served_has_its_turn_in_between(gateway):
+    """One is accepted in each turn of the event loop, however many wait for that."""
+    turns, waiting = 0, []
+    for number in range(100):
+        waiting.append(sock := socket.socket())
+        sock.bind((f"127.0.1.{1 + number % 4}", 0))
+        sock.connect(("127.0.0.1", gateway.front.port))  # the kernel's backlog takes it; the loop stands still
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await eventually(lambda: len(gateway.front.listener.places) == 100)
+    counting.cancel()
+    for sock in waiting:
+        sock.close()
+    assert turns >= 100
+
+
 # ---- floods ----
 
 
@@ -146,6 +233,7 @@ async def test_a_stranger_who_asks_and_asks_has_to_wait_and_a_client_beside_him_
     turned_away = await stranger.get("/v1/info")
     assert (turned_away.status, turned_away.json) == (429, {"error": "too_many_requests"})
     assert turned_away.headers["Retry-After"] == "1"
+    assert turned_away.headers["Connection"] == "close"
     assert (await admin.get("/v1/doors")).status == 200
     gateway.pass_time(60)
     assert (await stranger.get("/v1/info")).status == 200

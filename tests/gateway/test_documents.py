@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import commands
+from gateway import commands, limits, log, stream
+from vestibule_core import intake
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 UNIT = DOCS / "vestibule-gateway.service"
@@ -42,3 +43,23 @@ def test_the_unit_waits_for_what_the_program_says():
     text = UNIT.read_text()
     assert "Type=notify" in text
     assert re.search(r"^WatchdogSec=\d+$", text, re.MULTILINE)
+
+
+def test_the_limits_that_the_guide_names_are_the_programs():
+    guide = (DOCS / "gateway.md").read_text("utf-8")
+    _, _, section = guide.partition("## Under load, and under attack")
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|", section.partition("\n## ")[0], re.MULTILINE))
+    for what, numbers in {
+        "connections, all": [limits.CONNECTIONS],
+        "connections of one address": [limits.OF_ONE_ADDRESS, limits.STRANGERS],
+        "new connections from an address that no client has come from": [limits.ARRIVALS],
+        "requests without a known bearer, of one address": [limits.STRANGER_BURST, limits.STRANGER_PER_SECOND],
+        "requests of a client": [limits.CLIENT_BURST, limits.CLIENT_PER_SECOND],
+        "tokens of all carriers; of one": [intake.PER_SECOND, intake.OF_ONE],
+        "texts that are no genuine tokens, of one client for one carrier": [intake.FAILURES],
+        "changes of the policy or of clients, by one client": [limits.CHANGE_BURST, limits.CHANGE_AGAIN],
+        "streams": [stream.STREAMS, stream.OF_ONE_CLIENT, stream.QUEUE],
+        "lines of log": [log.OF_A_KIND, log.OF_ALL, log.OF_ALL_PER_SECOND],
+    }.items():
+        named = [int(number) for number in re.findall(r"\b[0-9]+\b", rows[what])]
+        assert named == [int(number) for number in numbers], what

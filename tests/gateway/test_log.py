@@ -7,7 +7,8 @@ import logging
 
 import pytest
 
-from gateway.log import JsonFormat, TextFormat, say
+from gateway import log
+from gateway.log import Enough, JsonFormat, TextFormat, say
 
 LOGGER = logging.getLogger("gateway.test")
 
@@ -50,3 +51,53 @@ def test_a_bug_is_one_line_with_all_of_its_trace(line):
     assert written.startswith('error failed from=gateway.test error="Traceback ')
     assert r"RuntimeError: one\ntwo" in written
     assert "\n" not in written
+
+
+class Written:
+    """A logger of its own, whose lines are kept; ``now`` is its clock."""
+
+    def __init__(self, name):
+        self.now, self.lines = 0.0, []
+        self.logger = logging.getLogger(name)
+        self.logger.propagate = False
+        self.handler = logging.Handler()
+        self.handler.addFilter(Enough(lambda: self.now))
+        self.handler.emit = lambda record: self.lines.append(TextFormat().format(record))
+        self.logger.addHandler(self.handler)
+
+
+@pytest.fixture
+def written():
+    written = Written("gateway.test_log.enough")
+    yield written
+    written.logger.removeHandler(written.handler)
+
+
+def test_what_happens_again_and_again_fills_no_disk_and_is_counted(written):
+    for _ in range(10_000):
+        say(written.logger, logging.ERROR, "failed")
+    assert written.lines == ["error failed"] * log.OF_A_KIND
+    say(written.logger, logging.ERROR, "another")
+    assert written.lines[-1] == "error another", "one kind keeps no other one from being said"
+    written.now += 3600
+    say(written.logger, logging.ERROR, "failed")
+    say(written.logger, logging.ERROR, "failed")
+    assert written.lines[-2:] == [f"error failed left_out={10_000 - log.OF_A_KIND}", "error failed"]
+
+
+def test_a_sentence_is_of_one_kind_whatever_it_is_about(written):
+    for number in range(1000):
+        written.logger.error("Number %s failed", number)
+    assert len(written.lines) == log.OF_A_KIND
+
+
+def test_a_thousand_kinds_fill_no_disk_either(written):
+    for number in range(100_000):
+        written.logger.error(f"Number {number} failed")  # noqa: G004 - which no module should do
+    assert len(written.lines) == log.OF_ALL
+    (enough,) = written.handler.filters
+    assert len(enough._left_out) <= log.KINDS
+    for _ in range(86_400):
+        written.now += 1
+        written.logger.error("a bug")
+    assert len(written.lines) <= log.OF_ALL + 86_400 * log.OF_A_KIND_PER_SECOND + log.OF_A_KIND

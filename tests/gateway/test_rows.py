@@ -24,13 +24,15 @@ from gateway.wait import DAY
 from tests.core.crash_process import Processes
 from tests.core.test_attacks import POINTS, bad_tokens
 from tests.gateway.at_work import ANN, BOB, Disk, Gateway, put_request, raw_connection, trusting_context
-from tests.simulated import ISSUED_AT, Carrier, Moment, pulses_in, read_journal, some_doors
+from tests.gateway.house import House
+from tests.simulated import IDENTITY, ISSUED_AT, Carrier, Moment, pulses_in, read_journal, some_doors
 from vestibule_core import b64url, telling
 from vestibule_core.api import pairing
 from vestibule_core.api.client import GatewayClient, pair
 from vestibule_core.errors import GatewayForbidden, GatewayImpostor, NotPaired, PairingFailed
 from vestibule_core.hours import Day, Hours
 from vestibule_core.model import Code, EventName, Sense, Sensor, read_clock
+from vestibule_core.note import Checkpoint
 
 ALL_DAY = (Hours(frozenset(Day), time(0), time(0)),)
 
@@ -626,3 +628,44 @@ async def test_tampering_and_doors_of_others_are_refused_here_as_well(tmp_path):
         denied = await gateway.told(EventName.ACCESS_DENIED, 2)
         assert [event.code for event in denied] == [Code.WRONG_DOOR, Code.TAMPERED]
         assert gateway.pulses == 0
+
+
+# ---- witnesses ----
+
+
+async def test_row_68_checkpoint_smaller_or_other_than_a_witness_holds(gateway, admin, open_for, carrier):
+    """Lower size, same size and other root, a smaller tree than a receipt: not cosigned, alarm, remote unlock off. A
+    forged larger receipt is ignored.
+    """
+    house = House()
+    assert await house.show(admin, 5) == 200
+    assert await house.show(admin, 4) == 409, "lower size"
+    assert await house.show(admin, 5, other=True) == 409, "same size and another root"
+    assert await house.show(admin, 7, other=True) == 409
+    assert len(await gateway.told(EventName.WITNESS_REFUSED)) == 1
+    assert await house.show(admin, 9) == 200, "and what does go on is cosigned as before"
+
+    await gateway.controller.recorded()
+    receipt = gateway.journal.checkpoint
+    forged = receipt.replace(f"\n{gateway.journal.sequence}\n", f"\n{gateway.journal.sequence + 9}\n", 1)
+    for nothing in (forged, house.note(99), "not a checkpoint"):
+        assert (await admin.post("/v1/witness/receipt", {"note": nothing})).status == 404
+    assert (await admin.post("/v1/witness/receipt", {"note": receipt})).json == {"disputed": False}
+    assert await admin.code(gateway.door, carrier.token(await admin.challenge(gateway.door, carrier))) == "GRANTED"
+
+    larger = IDENTITY.sign(Checkpoint(IDENTITY.verifier.name, 10_000, bytes(32)).text)
+    waiting = carrier.token(await admin.challenge(gateway.door, carrier))
+    assert (await admin.post("/v1/witness/receipt", {"note": larger})).json == {"disputed": True}
+    assert (await admin.get("/v1/doors")).json["disputed"]
+    await gateway.told(EventName.JOURNAL_DISPUTED)
+    said = await admin.unlock(gateway.door, waiting)
+    assert said.json == {"word": "refused", "code": "DOOR_UNAVAILABLE"}
+    assert (await admin.operate(gateway.door, "access", BOB)).json == {"code": "JOURNAL_DISPUTED"}
+    assert gateway.pulses == 1
+
+    confirm = {"what": "journal", "ref": None}
+    assert (await admin.post("/v1/confirm", {**confirm, "actor": BOB})).json == {"code": "MANUAL_NOT_ALLOWED"}
+    assert (await admin.post("/v1/confirm", {**confirm, "actor": ANN})).json == {"code": "GRANTED"}
+    assert not (await admin.get("/v1/doors")).json["disputed"]
+    assert await admin.code(gateway.door, carrier.token(await admin.challenge(gateway.door, carrier))) == "GRANTED"
+    assert (await admin.post("/v1/witness/receipt", {"note": larger})).json == {"disputed": False}, "it was looked at"

@@ -41,6 +41,10 @@ SCOPES = {
     "PUT /v1/policy": "admin",
     "GET /v1/events": "read",
     "GET /v1/stream": "read",
+    "GET /v1/witness": "read",
+    "PUT /v1/witness": "admin",
+    "PUT /v1/witness/cosigned": "admin",
+    "POST /v1/witness/receipt": "read",
     "GET /v1/journal/checkpoint": "read",
     "GET /v1/journal/proof": "read",
 }

@@ -70,6 +70,11 @@ class Gateway:
             self._running.send_signal(how)
             await self._running.communicate()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._running is not None
+        self._running.send_signal(number)
+
     async def kill(self) -> None:
         await self.stop(signal.SIGKILL)
 
@@ -93,6 +98,13 @@ class Gateway:
         said, _ = await command.communicate()
         assert command.returncode == 0, said.decode()
         return said.decode()
+
+    async def fill(self, entries: int, seconds_ago: float) -> None:
+        """Have so many entries more in its journal, from so long ago on; it does not run."""
+        filling = await asyncio.create_subprocess_exec(
+            *(str(PYTHON), "-m", "tests.gateway.filled", str(self.config), str(entries), str(seconds_ago)), cwd=ROOT
+        )
+        assert await filling.wait() == 0
 
     @property
     def movements(self) -> list[str]:

@@ -30,7 +30,7 @@ from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.service_info.zeroconf import ZeroconfServiceInfo
 from homeassistant.setup import async_setup_component
 from homeassistant.util import dt as dt_util
-from pytest_homeassistant_custom_component.common import MockConfigEntry, async_fire_time_changed
+from pytest_homeassistant_custom_component.common import MockConfigEntry, async_capture_events, async_fire_time_changed
 
 from custom_components.vestibule import agreement, gateway_flow, gateway_issues, remote
 from custom_components.vestibule.const import DOMAIN
@@ -738,8 +738,9 @@ async def test_a_carrier_that_was_taken_away_is_so_at_the_gateway_although_a_req
     await paired.grant()
     asked = failing_once("put_policy", error, monkeypatch)
     issue = f"gateway_disagrees_{paired.entry.unique_id}"
+    raised = async_capture_events(hass, ir.EVENT_REPAIRS_ISSUE_REGISTRY_UPDATED)  # it is soon taken back
     paired.site.change("Parcel Express", doors=[paired.site.door])
-    await until(lambda: ir.async_get(hass).async_get_issue(DOMAIN, issue) is not None)
+    await until(lambda: ("create", issue) in [(event.data["action"], event.data["issue_id"]) for event in raised])
     await until(lambda: len(asked) == 2)
     await until(lambda: ir.async_get(hass).async_get_issue(DOMAIN, issue) is None)
     assert not (await paired.entry.runtime_data.client.policy()).policy.carriers

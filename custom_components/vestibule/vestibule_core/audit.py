@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from . import leaf
+from .epoch import split_name
 from .erasure import DAY, LEAVES_KEPT
 from .evidence import Broken, Entry, Header, Run, SignedSize
 from .note import Checkpoint, NoteError, VerifierKey, open_signed
@@ -106,7 +107,7 @@ class Audit:
 
     def __init__(self, header: Header, *, keys: Collection[VerifierKey] = (), kept: Checkpoint | None = None) -> None:
         """Begin. ``keys`` are the keys that may sign; ``kept`` is a checkpoint of this journal, known to be genuine."""
-        self._keys = tuple(dict.fromkeys(keys or header.keys))
+        self._keys = tuple(dict.fromkeys((*keys, *_epochs_of(keys, header.keys)) if keys else header.keys))
         self._kept = kept
         self._tree = header.base
         self._dropped = header.base.size
@@ -245,3 +246,9 @@ class Audit:
 
     def _fail(self, first: int, last: int, why: str) -> None:
         self.failure = self.failure or Failure(first, last, why)
+
+
+def _epochs_of(keys: Collection[VerifierKey], named: Iterable[VerifierKey]) -> Iterable[VerifierKey]:
+    """Return which of the keys that a journal names are those of the caller under the name of a later epoch."""
+    known = {(split_name(key.name)[0], key.public) for key in keys}
+    return (key for key in named if (split_name(key.name)[0], key.public) in known)

@@ -9,6 +9,7 @@ something is so before a restart would find it so.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
@@ -31,7 +32,12 @@ _DELIVERIES: Final = "deliveries:"
 _TAMPER: Final = "tamper:"
 _RELEASE: Final = "release:"
 _RESTORED: Final = "restored"
+_DISPUTED: Final = "disputed"
 """Names of notes in the journal; those that end in a colon are followed by a door's id."""
+
+
+MOST_RECEIPTS: Final = 8
+"""Receipts that a new epoch names."""
 
 
 class House(Protocol):
@@ -91,6 +97,8 @@ class ByHand:
         self._lockdowns = 0
         """How often a lockdown was asked for: one that is lifted must not take a later one with it."""
         self._pin_tries = manual.pin_tries()
+        self._looked_at: set[str] = set()
+        """Receipts that a new epoch names since the start."""
 
     # ---- what is known at start ----
 
@@ -124,6 +132,36 @@ class ByHand:
         self._notes[_RESTORED] = "yes"
         return {_RESTORED: "yes"}
 
+    @property
+    def disputed(self) -> bool:
+        """Whether somebody holds more or other entries of the journal than are in it, and no administrator has looked.
+
+        Until then tokens are refused, and only administrators open by hand (protocol D).
+        """
+        return _DISPUTED in self._notes
+
+    def dispute(self, receipt: str) -> None:
+        """Take note of a checkpoint of this controller that its journal does not go on from; holds at once.
+
+        ``receipt`` is that checkpoint, signed by this controller (receipts.py has looked at that).
+        """
+        known = self._receipts
+        if receipt in known or len(known) >= MOST_RECEIPTS:
+            return
+        if receipt in self._looked_at:  # by an administrator, while somebody else was still looking
+            return
+        notes = {_DISPUTED: json.dumps([*known, receipt])}
+        self._notes |= notes
+        event = AccessEvent(outcome=EventName.JOURNAL_DISPUTED, door=None, at=self._house.now().wall)
+        if known:
+            self._telling.note(notes)
+        else:
+            self._telling.record(event, notes=notes)
+
+    @property
+    def _receipts(self) -> list[str]:
+        return list(json.loads(self._notes.get(_DISPUTED, "[]")))
+
     def tampered(self, door: DoorId) -> Notes:
         """Return what has to be noted of a door that was tampered with."""
         self._notes[_TAMPER + door] = "on"
@@ -141,9 +179,13 @@ class ByHand:
             return Decision(Code.WRONG_DOOR, door)
         event = self._event(EventName.ACCESS_GRANTED, door, actor, now, origin, spend_id=self._random(16))
         access = Access(event, _opener(actor), now, _who(actor), may_go_unrecorded=actor.is_admin)
-        if code := manual.objection(ours, actor, Wish.OPEN) or await self._pin_objection(ours, actor, pin):
+        code = manual.objection(ours, actor, Wish.OPEN) or self._dispute_objection(actor)
+        if code := code or await self._pin_objection(ours, actor, pin):
             return self._house.deny(access, Decision(code, door))
         return await self._house.wait_at_door(door, access)
+
+    def _dispute_objection(self, actor: Actor) -> Code | None:
+        return Code.JOURNAL_DISPUTED if self.disputed and not actor.is_admin else None
 
     async def _pin_objection(self, door: Door, actor: Actor, typed: str | None) -> Code | None:
         if door.pin is None:
@@ -180,6 +222,8 @@ class ByHand:
             return self._deny(what, door, actor, origin, Code.DOOR_BLOCKED)
         wish = _WISHES.get((before, mode))
         if wish and (code := manual.objection_without_pin(self._house.building.doors[door], actor, wish)):
+            return self._deny(what, door, actor, origin, code)
+        if wish is Wish.OPEN and (code := self._dispute_objection(actor)):
             return self._deny(what, door, actor, origin, code)
         held = self._random(16) if mode is DoorMode.UNLOCKED else None
         chosen = ModeChosen(mode, _opener(actor))
@@ -302,6 +346,26 @@ class ByHand:
             return self._deny(what, None, actor, origin, Code.MANUAL_NOT_ALLOWED)
         code = await self._note(what, None, actor, origin, {_RESTORED: None})
         return Decision(code or Code.GRANTED)
+
+    async def confirm_journal(self, actor: Actor, origin: object = None) -> Decision:
+        """Go on with a disputed journal, as a new epoch: an administrator has looked at what is missing in it."""
+        return await self._order(None, lambda: self._begin_epoch(actor, origin))
+
+    async def _begin_epoch(self, actor: Actor, origin: object) -> Decision:
+        what = EventName.EPOCH_BEGUN
+        if not actor.is_trusted:
+            return self._deny(what, None, actor, origin, Code.MANUAL_NOT_ALLOWED)
+        if not (receipts := self._receipts):
+            return Decision(Code.GRANTED)
+        event = self._event(what, None, actor, self._house.now(), origin)
+        try:
+            await self._journal.begin_epoch(event, _who(actor), {_DISPUTED: None}, receipts)
+        except StoreFailed:
+            return Decision(Code.STORE_FAILED)
+        self._looked_at |= set(receipts)
+        if receipts == self._receipts:  # another one that came meanwhile is to be looked at as well
+            del self._notes[_DISPUTED]
+        return Decision(Code.GRANTED)
 
     async def note(self, what: EventName, actor: Actor, origin: object = None, *, named: bool = True) -> Decision:
         """Record what an administrator did with the journal itself; without who it was unless ``named``."""

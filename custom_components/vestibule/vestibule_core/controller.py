@@ -276,6 +276,8 @@ class Controller:
             return self.deny(access, Decision(Code.WRONG_DOOR, unlock.claims.door))
         if refused := self._judge(unlock, now):
             return self.deny(access, refused)
+        if self.by_hand.disputed:
+            return self.deny(access, Decision(Code.JOURNAL_DISPUTED, unlock.claims.door))
         return await self.wait_at_door(unlock.claims.door, access)
 
     def _judge(self, unlock: UnlockToken, now: Now, *, is_spent: bool = False) -> Decision | None:
@@ -404,6 +406,8 @@ class Controller:
             return Code.LOCKDOWN
         if access.token is None:
             return task.state.shut
+        if self.by_hand.disputed:
+            return Code.JOURNAL_DISPUTED
         key = building.keys.get(access.token.key.kid)
         if key is None or key.issuer != access.token.claims.issuer or key.status is KeyStatus.REVOKED:
             return Code.KEY_REVOKED

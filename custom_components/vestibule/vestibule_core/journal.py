@@ -30,6 +30,7 @@ from .erasure import EMPTY, Due, Subject, erased_jti
 from .errors import BackupRunning, JournalDamaged, JournalInUse, JournalMoved, Refused, StoreFailed
 from .evidence import DAMAGED, Broken, Entry, Header, Run
 from .leaf import Person
+from .merkle import Tree
 from .model import AccessEvent, Code, DoorId, Issuer
 from .note import SignerKey
 from .schema import SIGNED_SINCE, held, is_damage, leave, log_pages, start_log, take, translated, words_of
@@ -187,6 +188,11 @@ class Journal:
         return self._writer.checkpoint
 
     @property
+    def signer(self) -> SignerKey:
+        """What signs it, under the name of its first epoch. Any thread."""
+        return self._writer.signer
+
+    @property
     def is_copy(self) -> bool:
         """Whether it was restored from a backup, and nobody has recorded that yet. Only before ``start``."""
         return self._path not in _COPIES and COPIED in self.notes()
@@ -275,6 +281,19 @@ class Journal:
 
         return self._submit(work)
 
+    def begin_epoch(
+        self, event: AccessEvent, person: Person | None, notes: Notes, seen: Sequence[str]
+    ) -> asyncio.Future[AccessEvent]:
+        """Record that the journal goes on as a new epoch, after ``seen``: checkpoints that it does not go on from.
+
+        Raises NoteError if one of them is no checkpoint of this journal, or StoreFailed.
+        """
+        return self._submit(lambda writer: writer.begin_epoch(event, person, notes, seen))
+
+    def cosigned(self, note: str) -> asyncio.Future[None]:
+        """Keep a checkpoint as a witness has cosigned it. Raises NoteError if it is not ours, or StoreFailed."""
+        return self._submit(lambda writer: writer.cosigned(note))
+
     def note(self, notes: Notes) -> asyncio.Future[None]:
         """Note what has to be known after a restart, without an entry. Raises StoreFailed."""
         return self._submit(lambda writer: writer.note(notes))
@@ -295,6 +314,10 @@ class Journal:
     def header(self) -> asyncio.Future[Header]:
         """Return what has to be known before the first run."""
         return self._read(lambda writer: evidence.read_header(writer.db))
+
+    def anchor(self) -> asyncio.Future[Tree]:
+        """Return the tree of all entries but some of the newest."""
+        return self._read(lambda writer: writer.anchor)
 
     def run(self, after: int) -> asyncio.Future[Run | None]:
         """Return the entries after entry ``after``, up to a checkpoint; None behind the last one.

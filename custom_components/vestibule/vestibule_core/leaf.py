@@ -26,6 +26,9 @@ LATEST: Final = 253402300799
 """The latest time that can be told, in seconds since 1970: the last second of the year 9999."""
 
 _FIELDS: Final = frozenset({"seq", "t", "door", "kind", "code", "means", "kid", "spend_id", "commit"})
+_HEADS: Final = "heads"
+"""A field of the first entry of an epoch only."""
+MOST_HEADS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Leaf:
     """32 hexadecimal digits that tie a decision to its outcome."""
     commit: str | None
     """64 hexadecimal digits: SHA-256 of salt and person; None: there never was a person's part."""
+    heads: tuple[str, ...] = ()
+    """Of the first entry of an epoch: the ends of the journal that were known of before (``epoch.Head.words``)."""
 
 
 def encode(event: AccessEvent, sequence: int, commit: str | None) -> bytes:
@@ -59,6 +64,8 @@ def encode(event: AccessEvent, sequence: int, commit: str | None) -> bytes:
         "spend_id": event.spend_id.hex() if event.spend_id else None,
         "commit": commit,
     }
+    if event.heads:
+        leaf[_HEADS] = list(event.heads)
     return compact(leaf).encode()
 
 
@@ -67,7 +74,7 @@ def parse(data: bytes) -> Leaf:
     if type(data) is not bytes:  # a damaged record may have turned one kind of value into another
         raise ValueError("a leaf is not in bytes")
     fields = read_json(data.decode())
-    if not isinstance(fields, dict) or fields.keys() != _FIELDS:
+    if not isinstance(fields, dict) or fields.keys() - {_HEADS} != _FIELDS:
         raise ValueError("a leaf has other fields than it should")
     if compact(fields).encode() != data:
         raise ValueError("a leaf has another spelling than it would be written in")
@@ -80,7 +87,16 @@ def parse(data: bytes) -> Leaf:
     if not 0 <= at <= LATEST:
         raise ValueError("a leaf has a field that is out of range: its time")
     door, code, means, kid, spend_id, commit = texts
-    return Leaf(sequence, float(at), door, kind, code, means, kid, spend_id, commit)
+    return Leaf(sequence, float(at), door, kind, code, means, kid, spend_id, commit, _heads(fields))
+
+
+def _heads(fields: Person) -> tuple[str, ...]:
+    if _HEADS not in fields:
+        return ()
+    heads = fields[_HEADS]
+    if type(heads) is not list or not 1 <= len(heads) <= MOST_HEADS or not all(type(head) is str for head in heads):
+        raise ValueError("a leaf has a field of another type than it should")
+    return tuple(heads)
 
 
 def misplaced(leaves: Iterable[bytes], first: int) -> Iterator[int]:

@@ -114,6 +114,7 @@ class Code(StrEnum):
     DOOR_BLOCKED = "DOOR_BLOCKED", Word.REFUSED
     DELIVERIES_OFF = "DELIVERIES_OFF", Word.REFUSED
     TAMPERED = "TAMPERED", Word.REFUSED
+    JOURNAL_DISPUTED = "JOURNAL_DISPUTED", Word.REFUSED
     # By hand only.
     MANUAL_NOT_ALLOWED = "MANUAL_NOT_ALLOWED", Word.REFUSED
     PIN_MISSING = "PIN_MISSING", Word.REFUSED
@@ -144,7 +145,7 @@ class Code(StrEnum):
         return self.word is Word.INVALID_TOKEN and self not in (Code.WRONG_ISSUER, Code.KEY_REVOKED)
 
 
-_UNAVAILABLE = frozenset({Code.LOCKDOWN, Code.TAMPERED, Code.DOOR_BLOCKED})
+_UNAVAILABLE = frozenset({Code.LOCKDOWN, Code.TAMPERED, Code.DOOR_BLOCKED, Code.JOURNAL_DISPUTED})
 
 
 class Limit(StrEnum):
@@ -228,6 +229,12 @@ class EventName(StrEnum):
     """The journal was found to be a copy: what happened after it was made is not in it."""
     RESTORE_CONFIRMED = "restore_confirmed"
     """An administrator has seen that the journal was restored."""
+    JOURNAL_DISPUTED = "journal_disputed"
+    """Somebody holds a checkpoint of the journal, signed by this controller, that the journal does not go on from."""
+    EPOCH_BEGUN = "epoch_begun"
+    """An administrator has looked at that: the journal goes on from what is left, under a new name (protocol D)."""
+    WITNESS_REFUSED = "witness_refused"
+    """A paired program's journal does not go on from what was seen of it: it was not cosigned."""
     JOURNAL_EXPORTED = "journal_exported"
     """An administrator was given a copy of the whole journal."""
     PERSON_EXPORTED = "person_exported"
@@ -401,5 +408,7 @@ class AccessEvent:
     else."""
     slot: int | None = None
     """Which of a strike's controllers was added, deleted or given other rights; None for everything else."""
+    heads: tuple[str, ...] = ()
+    """Of EPOCH_BEGUN: the ends of the journal that were known of before (``epoch.Head.words``)."""
     origin: object = None
     """What the host gave along with the request (Home Assistant: the Context), handed back untouched."""

@@ -1,7 +1,7 @@
 """Signed notes and the checkpoints in them (c2sp.org/signed-note, c2sp.org/tlog-checkpoint), in their one spelling.
 
 What is read is strict: a note either has the exact form that would be written, or is refused. Only Ed25519 is known.
-Text of a note whose signature was not verified is never returned.
+Text of a note whose signature was not verified is never returned, but by ``note_parts``, which says so.
 """
 
 from __future__ import annotations
@@ -104,6 +104,14 @@ class SignerKey:
         _bytes(note)
         return note
 
+    def sign_bytes(self, message: bytes) -> bytes:
+        """Return the 64-byte signature over ``message``, which must not be the text of a note."""
+        return self._private.sign(message)
+
+    def renamed(self, name: str) -> SignerKey:
+        """Return the same key under another name. Raises NoteError if that cannot be a name."""
+        return SignerKey(name, self._private)
+
 
 def open_note(note: str, keys: Collection[VerifierKey]) -> str:
     """Return the text of ``note``, signed by at least one of ``keys`` and falsely by none; raise NoteError."""
@@ -115,17 +123,9 @@ def open_signed(note: str, keys: Collection[VerifierKey]) -> tuple[str, tuple[Ve
 
     Lines of other signers are ignored, as long as they have a signature line's form.
     """
-    _bytes(note)
-    # The last empty line: the text may have some of its own.
-    body, blank, signatures = note.rpartition("\n\n")
-    if not blank or not signatures.endswith("\n"):
-        raise NoteError("not a signed note: copy it whole, with the empty line and the newline at its end")
-    lines = signatures[:-1].split("\n")
-    if len(lines) > MAX_SIGNATURES:
-        raise NoteError(f"the note has {len(lines)} signatures; at most {MAX_SIGNATURES} are looked at: remove some")
-    text = body + "\n"
+    text, lines = note_parts(note)
     signed_by: dict[VerifierKey, None] = {}
-    for name, key_id, signature in [_signature(line) for line in lines]:
+    for name, key_id, signature in lines:
         named = [key for key in keys if key.name == name and key.key_id == key_id]
         if not named:
             continue
@@ -135,6 +135,22 @@ def open_signed(note: str, keys: Collection[VerifierKey]) -> tuple[str, tuple[Ve
     if not signed_by:
         raise NoteError("no known key has signed the note: check that the verifier key is the one of its writer")
     return text, tuple(signed_by)
+
+
+def note_parts(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+    """Return the text of ``note`` and the name, key id and signature of each line under it, **none of them verified**.
+
+    Raises NoteError if it has not the form of a note.
+    """
+    _bytes(note)
+    # The last empty line: the text may have some of its own.
+    body, blank, signatures = note.rpartition("\n\n")
+    if not blank or not signatures.endswith("\n"):
+        raise NoteError("not a signed note: copy it whole, with the empty line and the newline at its end")
+    lines = signatures[:-1].split("\n")
+    if len(lines) > MAX_SIGNATURES:
+        raise NoteError(f"the note has {len(lines)} signatures; at most {MAX_SIGNATURES} are looked at: remove some")
+    return body + "\n", [_signature(line) for line in lines]
 
 
 def _signature(line: str) -> tuple[str, bytes, bytes]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from . import erasure, evidence, leaf
+from .epoch import Epoch, Head, read_head, split_name
 from .merkle import Tree
 from .model import AccessEvent, DoorId, EventName
-from .note import Checkpoint, SignerKey, VerifierKey, open_note
+from .note import Checkpoint, NoteError, SignerKey, VerifierKey, open_note
 from .schema import LOG
 
 NOTED_BACK: Final = 1.0
@@ -26,9 +27,14 @@ before it: a dropped one costs no proof, only how narrowly damage is located."""
 
 NEWEST: Final = "newest"
 _ANCHOR_BEFORE: Final = "tree before"
-"""Names of notes: the newest time if the clock went back since, and the size of the anchor before this one."""
+EPOCH: Final = "epoch"
+COSIGNED: Final = "cosigned"
+"""Names of notes: the newest time if the clock went back since, the size of the anchor before this one, what the
+checkpoints are called if that is another name than at first, and the size of the newest one that was cosigned."""
 
-_OWN: Final = frozenset({NEWEST, _ANCHOR_BEFORE, evidence.BASE, evidence.KEYS, evidence.TREE, erasure.EMPTY, LOG})
+_OWN: Final = frozenset(
+    {NEWEST, _ANCHOR_BEFORE, EPOCH, COSIGNED, evidence.BASE, evidence.KEYS, evidence.TREE, erasure.EMPTY, LOG}
+)
 
 type Notes = Mapping[str, str | None]
 """What has to be known after a restart, committed along with an entry: text by name, None takes a name away."""
@@ -51,6 +57,7 @@ class Mark:
     sequence: int
     newest: float
     tree: Tree
+    signer: SignerKey
 
 
 class Writer:
@@ -64,6 +71,8 @@ class Writer:
         """The newest time of any entry, in seconds since 1970."""
         self.checkpoint: str | None = None
         """The newest signed note; None: there is no entry yet."""
+        self.signer = signer
+        """The controller's own key, under the name of its first epoch."""
         self._signer = signer
         self._tree = Tree()
         self._anchor = Tree()
@@ -80,6 +89,10 @@ class Writer:
         writer = cls(db, signer)
         base, keys = evidence.read_base(db), evidence.read_keys(db)
         notes = dict(db.execute("SELECT key, value FROM meta"))
+        if (name := notes.get(EPOCH)) is not None:
+            if split_name(name)[0] != signer.verifier.name:
+                raise ValueError("its epoch is another journal's")
+            writer._signer = signer.renamed(name)
         anchor = evidence.tree_of(notes.get(evidence.TREE))
         writer._anchor = max(anchor, base, key=lambda tree: tree.size)
         writer._anchor_before = int(notes.get(_ANCHOR_BEFORE, 0))
@@ -89,8 +102,7 @@ class Writer:
         writer.sequence = writer._tree.size
         writer._find_time(notes.get(NEWEST))
         writer._find_checkpoint(keys, signed=signed)
-        if signer.verifier not in keys:
-            writer.note({evidence.KEYS: evidence.note_of_keys((*keys, signer.verifier))})
+        writer._note_key()
         if not signed:
             writer._sign()
         return writer
@@ -112,16 +124,21 @@ class Writer:
         if (kept.size, kept.root) != (self._tree.size, self._tree.root()):
             raise ValueError(f"its newest entries are not those that were signed, up to entry {kept.size}")
 
+    @property
+    def anchor(self) -> Tree:
+        """A tree of most of the entries: who needs only what follows it, need not read what is before."""
+        return self._anchor
+
     # ---- in a transaction ----
 
     @property
     def mark(self) -> Mark:
         """Where a savepoint begins."""
-        return Mark(self.sequence, self.newest, self._tree)
+        return Mark(self.sequence, self.newest, self._tree, self._signer)
 
     def go_back(self, mark: Mark) -> None:
         """Forget what was added since ``mark``, as the file does."""
-        self.sequence, self.newest, self._tree = mark.sequence, mark.newest, mark.tree
+        self.sequence, self.newest, self._tree, self._signer = mark.sequence, mark.newest, mark.tree, mark.signer
 
     def append(self, event: AccessEvent, person: leaf.Person | None, notes: Notes) -> AccessEvent:
         """Add a leaf (with its person and notes) and return the event with its sequence number.
@@ -142,6 +159,39 @@ class Writer:
         self.db.execute("INSERT INTO leaf VALUES(?, ?)", (self.sequence, data))
         self._tree = self._tree.append(data)
         return replace(event, sequence=self.sequence)
+
+    def begin_epoch(
+        self, event: AccessEvent, person: leaf.Person | None, notes: Notes, seen: Iterable[str]
+    ) -> AccessEvent:
+        """Add the first leaf of a new epoch, which names the journal's own end and those in the notes ``seen``.
+
+        Raises NoteError if one of those is no checkpoint of this journal.
+        """
+        base, _ = split_name(self._signer.verifier.name)
+        heads = [read_head(note, evidence.read_keys(self.db)) for note in seen]
+        if self.checkpoint is not None:
+            heads.append(read_head(self.checkpoint, evidence.read_keys(self.db)))
+        heads.sort(key=_age)
+        number = max(head.epoch.number for head in heads) + 1 if heads else 1
+        name = Epoch(number, self.sequence + 1).name(base)
+        words = dict.fromkeys(head.words for head in heads[-leaf.MOST_HEADS :])
+        self._signer = self._signer.renamed(name)
+        self._note_key()
+        return self.append(replace(event, heads=tuple(words)), person, {**notes, EPOCH: name})
+
+    def _note_key(self) -> None:
+        keys = evidence.read_keys(self.db)
+        if (key := self._signer.verifier) not in keys:
+            self.note({evidence.KEYS: evidence.note_of_keys((*keys, key))})
+
+    def cosigned(self, note: str) -> None:
+        """Keep a checkpoint of this journal as a witness has cosigned it. Raises NoteError if it is none."""
+        head = read_head(note, evidence.read_keys(self.db))
+        row = self.db.execute("SELECT note FROM checkpoint WHERE size = ?", (head.size,)).fetchone()
+        if row is None or read_head(row[0], evidence.read_keys(self.db)).checkpoint != head.checkpoint:
+            raise NoteError("it is no checkpoint of this journal that is still kept")
+        self.db.execute("UPDATE checkpoint SET note = ? WHERE size = ?", (note, head.size))
+        self.note({COSIGNED: str(head.size)})
 
     def note(self, notes: Notes) -> None:
         """Note what has to be known after a restart."""
@@ -164,8 +214,9 @@ class Writer:
         if size - self._anchor.size >= SPARSE:
             # What lies between the last two anchors is old enough to be located by them.
             self.db.execute(
-                "DELETE FROM checkpoint WHERE size > max(?, ?) AND size < ?",
-                (self._anchor_before, evidence.read_base(self.db).size, self._anchor.size),
+                "DELETE FROM checkpoint WHERE size > max(?, ?) AND size < ? "
+                "AND size IS NOT (SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?)",
+                (self._anchor_before, evidence.read_base(self.db).size, self._anchor.size, COSIGNED),
             )
             self._anchor, self._anchor_before = self._tree, self._anchor.size
             self.note({evidence.TREE: evidence.note_of(self._anchor), _ANCHOR_BEFORE: str(self._anchor_before)})
@@ -179,3 +230,7 @@ class Writer:
             self.newest = event.at
         elif event.at < self.newest - NOTED_BACK:
             self.note({NEWEST: repr(self.newest)})
+
+
+def _age(head: Head) -> tuple[int, int]:
+    return head.epoch.number, head.size

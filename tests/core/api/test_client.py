@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from dataclasses import replace
+from urllib.parse import quote_plus
 
 import aiohttp
 import pytest
@@ -12,7 +13,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.core.api.documents import DOORS, ISSUERS, carrier, policy
 from tests.core.api.server import Gateway, Identity, Listener, Pairable
-from tests.core.api.test_messages import BARE_EVENT, CLIENT, CLIENT_JSON, DOOR, DOOR_JSON, EVENT, ID, PERSON, STANDING
+from tests.core.api.test_messages import (
+    BARE_EVENT,
+    CLIENT,
+    CLIENT_JSON,
+    DOOR,
+    DOOR_JSON,
+    EVENT,
+    GROWN,
+    ID,
+    KEY,
+    PERSON,
+    STANDING,
+)
 from tests.core.api.test_messages import PERSON_JSON as PERSON_WRITTEN
 from vestibule_core.api import client as module
 from vestibule_core.api.client import GatewayClient, ask_stranger, check_session, pair
@@ -35,6 +48,9 @@ from vestibule_core.api.messages import (
     PolicyTaken,
     PolicyView,
     Scope,
+    Shown,
+    Signed,
+    Witnessed,
     bearer,
     client_id,
 )
@@ -134,6 +150,11 @@ CALLS = [
     (lambda it: it.events(6, 10), "GET", "/v1/events?after=6&limit=10", None, {"events": [], "newest": 6},
      Events((), 6)),
     (lambda it: it.events(0), "GET", "/v1/events?after=0&limit=500", None, {"events": [], "newest": 0}, Events((), 0)),
+    (lambda it: it.witnessed(3, KEY.verifier), "GET", f"/v1/witness?old=3&key={quote_plus(str(KEY.verifier))}", None,
+     {"grown": str(GROWN), "held": None}, Witnessed(GROWN, None)),
+    (lambda it: it.show(Shown(KEY.verifier, GROWN, None)), "PUT", "/v1/witness",
+     {"key": str(KEY.verifier), "grown": str(GROWN), "epoch": None}, {"note": "cosigned"}, Signed("cosigned")),
+    (lambda it: it.dispute("note"), "POST", "/v1/witness/receipt", {"note": "note"}, {"disputed": True}, True),
     (lambda it: it.unlock(FRONT, "a.b.c"), "POST", f"/v1/doors/{FRONT}/unlock", {"token": "a.b.c"},
      {"word": "granted", "code": "GRANTED"}, Answer(Word.GRANTED, "GRANTED")),
     (lambda it: it.unlock(FRONT, "a.b.c", NORTH), "POST", f"/v1/doors/{FRONT}/unlock", {"token": "a.b.c", "iss": NORTH},
@@ -171,8 +192,13 @@ async def test_the_newest_checkpoint_is_a_text_and_may_not_be_there_yet(client, 
         await client.checkpoint()
 
 
-QUESTIONS = [call for call, *_ in CALLS[:8]] + [lambda it: it.checkpoint(), first_frame]
-COMMANDS = [call for call, *_ in CALLS[8:]]
+QUESTIONS = [call for call, *_ in CALLS[:11]] + [
+    lambda it: it.checkpoint(),
+    lambda it: it.cosigned("note"),
+    lambda it: it.proof(1),
+    first_frame,
+]
+COMMANDS = [call for call, *_ in CALLS[11:]]
 
 # ---- row 62: somebody else in the gateway's place ----
 
@@ -452,11 +478,11 @@ async def test_no_error_shows_the_bearer(session, client, gateway, identities, i
 HELLO = Hello(doors=(DOOR,), **STANDING, id=ID, name="Parcel room", version="1", policy=PolicyMark(0, False), next=None)
 
 
-def streams(*frames, then=None):
+def streams(*frames, then=None, heartbeat=None):
     """An answer: a WebSocket that sends these frames, and closes unless ``then`` goes on."""
 
     async def answer(request):
-        socket = web.WebSocketResponse(autoping=then is not silence)
+        socket = web.WebSocketResponse(heartbeat=heartbeat)
         await socket.prepare(request)
         for frame in frames:
             await socket.send_str(frame if isinstance(frame, str) else FRAME.encode(frame).decode())
@@ -524,7 +550,7 @@ async def test_bytes_are_no_frame(client, gateway):
 
 async def test_a_gateway_that_falls_silent_is_noticed(client, gateway, monkeypatch):
     """It may have lost its power: the network says nothing of that."""
-    monkeypatch.setattr(module, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(module, "SILENCE", 0.2)
     gateway.answer = streams(HELLO, then=silence)
     frames = client.stream(0)
     assert await anext(frames) == HELLO
@@ -534,12 +560,12 @@ async def test_a_gateway_that_falls_silent_is_noticed(client, gateway, monkeypat
 
 
 async def test_a_gateway_that_has_nothing_to_tell_is_not_taken_for_dead(client, gateway, monkeypatch):
-    monkeypatch.setattr(module, "HEARTBEAT", 0.1)
-    gateway.answer = streams(HELLO, then=patience)
+    monkeypatch.setattr(module, "SILENCE", 0.3)
+    gateway.answer = streams(HELLO, then=patience, heartbeat=0.1)  # which closes it if no pong comes
     async with contextlib.aclosing(client.stream(0)) as frames:
         assert await anext(frames) == HELLO
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.6):
+            async with asyncio.timeout(1):
                 await anext(frames)
 
 

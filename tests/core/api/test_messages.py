@@ -22,6 +22,7 @@ from vestibule_core.api.messages import (
     ClientTaken,
     Confirm,
     Confirmed,
+    Disputed,
     Done,
     DoorChanged,
     DoorDescription,
@@ -43,7 +44,10 @@ from vestibule_core.api.messages import (
     PolicyTaken,
     PolicyView,
     Scope,
+    Shown,
+    Signed,
     UnlockRequest,
+    Witnessed,
     bearer,
     client_id,
     client_name,
@@ -73,8 +77,10 @@ from vestibule_core.model import (
 )
 from vestibule_core.nnpsk0 import MAX_PAYLOAD
 from vestibule_core.note import SignerKey
+from vestibule_core.proof import EntryProof
 from vestibule_core.strict import Message
 from vestibule_core.strike import Capabilities
+from vestibule_core.witness import Grown
 
 ID = gateway_id("a" * 26)
 TOKEN = bearer("A" * 43)
@@ -177,7 +183,14 @@ BARE_JSON = DOOR_JSON | {
         "by": None,
     },
 }
-STANDING = {"lockdown": True, "newest": 7, "restored": False, "clock_trusted": True, "journal_failed": False}
+STANDING = {
+    "lockdown": True,
+    "newest": 7,
+    "restored": False,
+    "clock_trusted": True,
+    "journal_failed": False,
+    "disputed": False,
+}
 EVENT = AccessEvent(
     outcome=EventName.ACCESS_GRANTED,
     door=DOORS[0],
@@ -222,6 +235,9 @@ CLIENT_JSON = {
 }
 SOME_POLICY = policy(carrier())
 POLICY_JSON = POLICY.write(SOME_POLICY)
+
+GROWN = Grown(2, (bytes(32), b"1" * 32), KEY.sign("vestibule/gateway\n3\n" + "A" * 43 + "=\n"))
+PROOF = EntryProof(1, b'{"kind":"epoch_begun"}', None, (bytes(32),), GROWN.note)
 
 EXAMPLES = [
     # message, value, JSON
@@ -270,6 +286,16 @@ EXAMPLES = [
     ("LOCKDOWN", Lockdown(True, AUTOMATION, None), {"on": True, "actor": AUTOMATION_JSON, "ref": None}),
     ("CONFIRM", Confirm(Confirmed.CLOCK, PERSON, None), {"what": "clock", "actor": PERSON_JSON, "ref": None}),
     ("CONFIRM", Confirm(Confirmed.RESTORED, PERSON, ""), {"what": "restored", "actor": PERSON_JSON, "ref": ""}),
+    ("WITNESSED", Witnessed(None, None), {"grown": None, "held": None}),
+    ("WITNESSED", Witnessed(GROWN, GROWN.note), {"grown": str(GROWN), "held": GROWN.note}),
+    (
+        "SHOWN",
+        Shown(KEY.verifier, GROWN, PROOF),
+        {"key": str(KEY.verifier), "grown": str(GROWN), "epoch": str(PROOF)},
+    ),
+    ("SHOWN", Shown(KEY.verifier, GROWN, None), {"key": str(KEY.verifier), "grown": str(GROWN), "epoch": None}),
+    ("SIGNED", Signed(GROWN.note), {"note": GROWN.note}),
+    ("DISPUTED", Disputed(True), {"disputed": True}),
     *(("DONE", Done(code), {"code": code.value}) for code in Code),
     (
         "POLICY_VIEW",

@@ -7,13 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway.relay import modbus
-from gateway.relay.config import FLASH, ModbusConfig
+from gateway.relay import esphome, modbus
+from gateway.relay import shelly as shelly_module
+from gateway.relay.config import FLASH, EsphomeConfig, ModbusConfig, ShellyConfig
+from gateway.relay.esphome import EsphomeBoard
 from gateway.relay.modbus import ModbusBoard
+from gateway.relay.shelly import ShellyBoard
 from scripts.demo_home.relay_board import LOOPBACK
 from tests.simulated import Site
 from vestibule_core.model import Actor, read_clock
 from vestibule_core.strike import Pulse
+
+from .esphome_node import Node
+from .shelly_unit import PASSWORD, ShellyUnit
 
 QUICK = 0.01
 """Seconds from one look at a board to the next."""
@@ -25,10 +31,34 @@ def config(port: int, **changes: Any) -> ModbusConfig:
     return ModbusConfig(**{"host": LOOPBACK, "port": port, "flash": FLASH, "inputs": 8, "poll": QUICK} | changes)
 
 
+def esphome_config(node: Node, folder: Path, **changes: Any) -> EsphomeConfig:
+    """What it takes to reach a node, with its key in a file of ``folder``."""
+    key_file = folder / "node.key"
+    key_file.touch(0o600)
+    key_file.write_text(node.key_text + "\n")
+    given = {"host": LOOPBACK, "node": "hall", "key_file": key_file, "port": node.port, "outputs": 8, "inputs": 8}
+    return EsphomeConfig(**given | changes)
+
+
+def shelly(unit: ShellyUnit, *, password: str | None = PASSWORD, **changes: Any) -> ShellyBoard:
+    """A board that is this unit."""
+    given = {"host": LOOPBACK, "password_file": None, "port": unit.port, "outputs": 2, "inputs": 2, "poll": QUICK}
+    return ShellyBoard("hall", ShellyConfig(**given | changes), password)
+
+
 def hurry(monkeypatch: Any) -> None:
     monkeypatch.setattr(modbus, "ANSWER", 0.15)
     monkeypatch.setattr(modbus, "FIRST_RETRY", 0.02)
     monkeypatch.setattr(modbus, "LONGEST_RETRY", 0.04)
+    monkeypatch.setattr(esphome, "ANSWER", 0.25)
+    monkeypatch.setattr(esphome, "GREETING", 1.0)
+    monkeypatch.setattr(esphome, "LOOK", 0.02)
+    monkeypatch.setattr(esphome, "FIRST_RETRY", 0.02)
+    monkeypatch.setattr(esphome, "LONGEST_RETRY", 0.04)
+    monkeypatch.setattr(shelly_module, "ANSWER", 0.4)
+    monkeypatch.setattr(shelly_module, "FIRST_RETRY", 0.02)
+    monkeypatch.setattr(shelly_module, "LONGEST_RETRY", 0.04)
+    monkeypatch.setattr(shelly_module, "LOCKED_OUT", 0.1)
 
 
 class Door(Site):
@@ -50,5 +80,5 @@ async def until(happened: Callable[[], object], seconds: float = 5.0) -> None:
             await asyncio.sleep(0.002)
 
 
-async def until_reachable(board: ModbusBoard) -> None:
+async def until_reachable(board: EsphomeBoard | ModbusBoard | ShellyBoard) -> None:
     await until(lambda: board.channel(1).is_reachable)

@@ -10,10 +10,12 @@ import pytest
 from gateway.relay.config import (
     BleConfig,
     ChannelConfig,
+    EsphomeConfig,
     Framing,
     InputConfig,
     MemoryConfig,
     ModbusConfig,
+    ShellyConfig,
     open_boards,
     read_boards,
     read_input,
@@ -26,6 +28,8 @@ from gateway.toml_table import ConfigError, Table
 
 FILE = Path("/etc/vestibule-gateway/gateway.toml")
 HALL = '[board.hall]\nkind = "modbus"\nhost = "10.0.0.7"\n'
+UNIT = '[board.hall]\nkind = "shelly"\nhost = "10.0.0.9"\n'
+NODE = '[board.hall]\nkind = "esphome"\nhost = "10.0.0.8"\nnode = "hall-node"\nkey_file = "hall.key"\n'
 
 
 def boards(text):
@@ -51,6 +55,20 @@ def contact(text, on=HALL + "inputs = 8\n"):
             ModbusConfig("10.0.0.7", 4196, 3, Framing.RTU, 0x1000, 16, 4, 1.0),
         ),
         (HALL + "flash = false", ModbusConfig("10.0.0.7", flash=None)),
+        (NODE, EsphomeConfig("10.0.0.8", "hall-node", FILE.parent / "hall.key")),
+        (
+            NODE.replace("10.0.0.8", "fd00::8").replace("hall.key", "/etc/hall.key")
+            + "port = 6054\noutputs = 2\ninputs = 4",
+            EsphomeConfig("fd00::8", "hall-node", Path("/etc/hall.key"), 6054, 2, 4),
+        ),
+        (UNIT + 'password_file = "hall.password"', ShellyConfig("10.0.0.9", FILE.parent / "hall.password")),
+        (UNIT + "allow_open = true", ShellyConfig("10.0.0.9", None)),
+        (
+            UNIT.replace("10.0.0.9", "fd00::9")
+            + 'port = 8080\ndevice = "shellypro4pm-f008d1d8b8b8"\nallow_open = false\noutputs = 4\ninputs = 4\n'
+            'poll = 0.5\npassword_file = "/etc/hall.password"',
+            ShellyConfig("fd00::9", Path("/etc/hall.password"), 8080, "shellypro4pm-f008d1d8b8b8", 4, 4, 0.5),
+        ),
         ('[board.hall]\nkind = "memory"', MemoryConfig()),
         (
             '[board.hall]\nkind = "memory"\noutputs = 1\ninputs = 0\ntimed = false\nlog = "relays.log"',
@@ -84,6 +102,19 @@ def test_a_file_without_boards_has_none():
         (HALL + "flash = 0xfff9", 4, "the first flash-on coil"),
         (HALL + 'framing = "ascii"', 4, '"tcp", "rtu"'),
         ('[board.hall]\nkind = "memory"\nhost = "x"', 3, "this key is not known"),
+        (NODE.replace("10.0.0.8", "hall.local"), 3, "an IP address"),  # whoever answers first would be asked
+        (NODE.replace("hall-node", "Hall"), 4, "the name in the node's YAML"),
+        (NODE.replace('node = "hall-node"\n', ""), 1, "board.hall.node: this is missing"),
+        (NODE.replace('key_file = "hall.key"\n', ""), 1, "board.hall.key_file: this is missing"),
+        (NODE + 'key = "c2VjcmV0"', 6, "this key is not known"),  # this file is shown to whoever asks for help
+        (NODE + "flash = 0x0200", 6, "this key is not known"),
+        (UNIT, 1, "password_file: this is missing; a unit without a password takes allow_open = true"),
+        (UNIT + "allow_open = false", 1, "password_file: this is missing"),
+        (UNIT + 'allow_open = true\npassword_file = "x"', 4, "leave it or password_file out"),
+        (UNIT + 'password = "secret"', 4, 'the nearest one is "password_file"'),  # this file is shown to whoever helps
+        (UNIT.replace("10.0.0.9", "hall.local"), 3, "an IP address"),
+        (UNIT + 'allow_open = true\ndevice = "hall"', 5, "the id of the unit"),
+        (UNIT + "allow_open = true\npoll = 0.1", 5, "0.2 to 30 seconds"),
     ],
 )
 def test_a_wrong_board_is_refused_with_its_line(text, line, says):
@@ -139,6 +170,13 @@ async def test_boards_are_made_of_their_tables_and_reach_nothing_yet(tmp_path):
     assert isinstance(made["hall"], ModbusBoard)
     assert made["hall"].channel(8) is made["hall"].channel(8)
     await made["trial"].stop()
+
+
+def test_without_aioesphomeapi_the_command_that_brings_it_is_named(monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "gateway.relay.esphome", raising=False)
+    monkeypatch.setitem(sys.modules, "aioesphomeapi.client", None)
+    with pytest.raises(Unusable, match=r"pip install 'vestibule-gateway\[esphome\]'"):
+        open_boards({"hall": EsphomeConfig("192.0.2.1", "hall", tmp_path / "key")})
 
 
 def test_without_pymodbus_the_command_that_brings_it_is_named(monkeypatch):

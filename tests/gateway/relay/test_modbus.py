@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import socket
+import struct
 import sys
 from contextlib import asynccontextmanager
 
@@ -232,6 +233,14 @@ async def test_a_link_that_is_cut_between_command_and_answer_is_an_unknown_outco
         await board.channel(1).release(PULSE)
     assert asyncio.get_running_loop().time() - began < modbus.ANSWER, "nobody waits for a link that is gone"
     assert len(relays.writes) == 1
+
+
+async def test_a_command_that_waits_for_a_dead_network_is_thrown_away_with_its_connection(relays, board):
+    """Else it would be delivered when the network is back, long after it was reported as unknown."""
+    await board.channel(1).reach()
+    connection = board._client.ctx.transport.get_extra_info("socket")
+    at_the_end = connection.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+    assert struct.unpack("ii", at_the_end) == (1, 0)
 
 
 async def test_a_caller_who_gives_up_leaves_no_answer_for_the_next_one(relays, board):

@@ -1,4 +1,4 @@
-"""The whole gateway with a Bluetooth strike and with a Modbus board: from the wish to the hardware and back."""
+"""The whole gateway with a Bluetooth strike, a Modbus board and a Shelly: from the wish to the hardware and back."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from vestibule_core.doorstrike import driver, keyring
 from vestibule_core.model import Actor, Code, EventName, Sense, Sensor
 
 from .boards import hurry
+from .shelly_unit import ID, PASSWORD, ShellyUnit
 
 ANN = Actor("1", "Ann", is_admin=True)
 
@@ -84,3 +85,36 @@ async def test_a_modbus_board_is_moved_watched_lost_and_found_again(tmp_path, mo
             await until(lambda: hall_door.described.reachable)
             assert (await gateway.controller.by_hand.open(hall_door.id, ANN)).code is Code.GRANTED
         assert sum(relays.movements) == 2
+
+
+async def test_a_shelly_is_moved_watched_lost_and_found_again(tmp_path, monkeypatch, capsys):
+    hurry(monkeypatch)
+    secret = tmp_path / "hall.password"
+    secret.touch(0o600)
+    secret.write_text(PASSWORD)
+    async with ShellyUnit() as unit:
+        unit.output_config[1]["in_mode"] = "follow"
+        hall = f'[board.hall]\nkind = "shelly"\nhost = "{LOOPBACK}"\nport = {unit.port}\ndevice = "{ID}"\n'
+        lines = 'password_file = "hall.password"\noutputs = 2\ninputs = 2\npoll = 0.2\n'
+        door = '[door.hall]\nname = "Hall"\naccess_time = 0.5\nrelay = { board = "hall", channel = 2 }\n'
+        path = write_config(tmp_path, door + 'contact = { board = "hall", input = 1 }\n' + hall + lines)
+        assert await check(path) == 0
+        assert "WARNING: output 2 is moved by its input" in capsys.readouterr().out
+        async with at_work(read_config(path)) as gateway:
+            *_, hall_door = gateway.doorways.values()
+            assert hall_door.described.model == "Shelly relay board, channel 2"
+            await until(lambda: hall_door.described.reachable and hall_door.state.contact is Sense.INACTIVE)
+            assert unit.movements == [0, 0]
+            assert (await gateway.controller.by_hand.open(hall_door.id, ANN)).code is Code.GRANTED
+            assert unit.movements == [0, 1]
+            unit.press(1)
+            await until(lambda: hall_door.state.contact is Sense.ACTIVE)
+            await unit.cut_power()
+            await until(lambda: not hall_door.described.reachable)
+            assert (await gateway.controller.by_hand.open(hall_door.id, ANN)).code is Code.STRIKE_UNREACHABLE
+            assert await check(path) == 2
+            await unit.restore_power()
+            await until(lambda: hall_door.described.reachable)
+            assert (await gateway.controller.by_hand.open(hall_door.id, ANN)).code is Code.GRANTED
+        assert unit.movements == [0, 2]
+        assert [order["on"] for order in unit.orders].count(True) == 2

@@ -31,6 +31,7 @@ from ..errors import (
 from ..model import Actor, Code, DoorId, Issuer
 from ..nnpsk0 import KEY_SIZE
 from ..note import VerifierKey
+from ..proof import EntryProof
 from ..strict import Message
 from .messages import (
     ANSWER,
@@ -38,6 +39,7 @@ from .messages import (
     CHALLENGE_REQUEST,
     CLIENTS,
     CONFIRM,
+    DISPUTED,
     DONE,
     DOORS,
     EVENTS,
@@ -51,7 +53,10 @@ from .messages import (
     POLICY_REQUEST,
     POLICY_TAKEN,
     POLICY_VIEW,
+    SHOWN,
+    SIGNED,
     UNLOCK_REQUEST,
+    WITNESSED,
     Answer,
     Bearer,
     ChallengeAnswer,
@@ -74,7 +79,10 @@ from .messages import (
     PolicyTaken,
     PolicyView,
     Scope,
+    Shown,
+    Signed,
     UnlockRequest,
+    Witnessed,
     newer_event,
 )
 from .pairing import Applicant, read_code
@@ -84,8 +92,8 @@ DEADLINE: Final = 10.0
 """Seconds until a connection stands, and until a question is answered."""
 COMMAND_DEADLINE: Final = 20.0
 """Seconds until a command is answered: a strike may take its time."""
-HEARTBEAT: Final = 30.0
-"""Seconds of silence after which the gateway is asked whether it is still there."""
+SILENCE: Final = 45.0
+"""Seconds without a frame or a ping after which a stream is lost; a gateway pings every 30."""
 _CLOSING: Final = 2.0
 
 _NO_CERTIFICATE: Final = bytes(32)
@@ -124,7 +132,7 @@ class _Place:
         *,
         headers: Mapping[str, str],
         body: bytes | None = None,
-        params: Mapping[str, int] | None = None,
+        params: Mapping[str, int | str] | None = None,
         is_command: bool = False,
     ) -> tuple[int, bytes]:
         """Return the status and the body of the answer.
@@ -258,6 +266,41 @@ class GatewayClient:
         """Ask for the events after this sequence number."""
         return await self._ask("GET", "/v1/events", EVENTS, params={"after": after, "limit": limit})
 
+    async def witnessed(self, old: int, key: VerifierKey) -> Witnessed:
+        """Ask how its journal has grown since it had ``old`` entries, and what it holds of the journal with ``key``.
+
+        Of a journal that never had that many, only its newest checkpoint is shown. Raises GatewayRefused (404) if the
+        entries that could show it were dropped.
+        """
+        return await self._ask("GET", "/v1/witness", WITNESSED, params={"old": old, "key": str(key)})
+
+    async def show(self, shown: Shown) -> Signed:
+        """Show how our own journal has grown; return its newest checkpoint, cosigned.
+
+        Raises GatewayRefused (409: it does not go on from what the gateway holds).
+        """
+        return await self._ask("PUT", "/v1/witness", SIGNED, SHOWN.encode(shown))
+
+    async def cosigned(self, note: str) -> None:
+        """Hand the gateway a checkpoint of its own that we have cosigned."""
+        status, body = await self._exchange("PUT", "/v1/witness/cosigned", SIGNED.encode(Signed(note)))
+        if status != 204:
+            raise _refusal(status, body)
+
+    async def dispute(self, receipt: str) -> bool:
+        """Show the gateway a checkpoint of its own; return whether its journal does not go on from it."""
+        return (await self._ask("POST", "/v1/witness/receipt", DISPUTED, SIGNED.encode(Signed(receipt)))).disputed
+
+    async def proof(self, sequence: int) -> EntryProof:
+        """Ask for the proof that an entry is in its journal. Nothing in it is verified yet."""
+        status, body = await self._exchange("GET", "/v1/journal/proof", params={"seq": sequence})
+        if status != 200:
+            raise _refusal(status, body)
+        try:
+            return EntryProof.parse(body.decode())
+        except ValueError as err:
+            raise MalformedMessage("no proof") from err
+
     async def checkpoint(self) -> str | None:
         """Ask for the newest checkpoint of the journal, a signed note; None if there is none yet."""
         status, body = await self._exchange("GET", "/v1/journal/checkpoint")
@@ -305,7 +348,10 @@ class GatewayClient:
             is_first = True
             while True:
                 with _translated(is_command=False):
-                    message = await socket.receive()
+                    message = await socket.receive(timeout=SILENCE)
+                    if message.type is aiohttp.WSMsgType.PING:
+                        await socket.pong(message.data)
+                        continue
                 if message.type is not aiohttp.WSMsgType.TEXT:
                     raise GatewayUnreachable("the connection was lost")
                 frame = _read(message.data.encode())
@@ -326,7 +372,7 @@ class GatewayClient:
                             params={"after": after},
                             headers=self._headers,
                             ssl=fingerprint,
-                            heartbeat=HEARTBEAT,
+                            autoping=False,  # the gateway pings; a timer of aiohttp's own may outlive its socket
                             max_msg_size=MAX_ANSWER,
                             timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSING),
                         )
@@ -348,7 +394,7 @@ class GatewayClient:
         answer: Message[T],
         body: bytes | None = None,
         *,
-        params: Mapping[str, int] | None = None,
+        params: Mapping[str, int | str] | None = None,
         is_command: bool = False,
     ) -> T:
         status, read = await self._exchange(method, path, body, params=params, is_command=is_command)
@@ -369,7 +415,7 @@ class GatewayClient:
         path: str,
         body: bytes | None = None,
         *,
-        params: Mapping[str, int] | None = None,
+        params: Mapping[str, int | str] | None = None,
         is_command: bool = False,
     ) -> tuple[int, bytes]:
         return await self._with_each_certificate(

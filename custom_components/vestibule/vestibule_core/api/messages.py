@@ -35,6 +35,7 @@ from ..model import (
     Word,
 )
 from ..note import NoteError, VerifierKey, open_note
+from ..proof import EntryProof
 from ..strict import (
     ANY_TEXT,
     FLAG,
@@ -57,10 +58,13 @@ from ..strict import (
 )
 from ..strike import Capabilities
 from ..wire import MAX_REQUEST
+from ..witness import MAX_GROWN, Grown
 from .policy import DOOR_ID, ISSUER, MAX_POLICY, POLICY, Policy
 
 MAX_ANSWER: Final = 4 * 1024 * 1024
 """Bytes of an answer or of a frame that are looked at."""
+MAX_WITNESS: Final = 32 * 1024
+"""Bytes of what is said of a journal's growth."""
 MAX_EVENTS: Final = 500
 """Events in one answer."""
 MAX_DOORS: Final = 1024
@@ -146,6 +150,8 @@ class Confirmed(StrEnum):
 
     CLOCK = "clock"
     RESTORED = "restored"
+    JOURNAL = "journal"
+    """What a witness holds that is not in the journal: it goes on as a new epoch."""
 
 
 class ErrorWord(StrEnum):
@@ -406,6 +412,8 @@ class Standing:
     """Its journal was restored from a backup, and nobody has confirmed that."""
     clock_trusted: bool
     journal_failed: bool
+    disputed: bool
+    """Its journal does not go on from what somebody holds of it, and nobody has confirmed that."""
 
 
 _STANDING: Final[dict[str, Shape[Any]]] = {
@@ -414,6 +422,7 @@ _STANDING: Final[dict[str, Shape[Any]]] = {
     "restored": FLAG,
     "clock_trusted": FLAG,
     "journal_failed": FLAG,
+    "disputed": FLAG,
 }
 
 
@@ -541,6 +550,68 @@ class Done:
 
 
 DONE: Final = Message(record(Done, {"code": choice(Code)}), MAX_REQUEST)
+
+
+# ---- witnesses ----
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """How the gateway's journal has grown, and what the gateway holds of the client's."""
+
+    grown: Grown | None
+    """None: it has no entry."""
+    held: str | None
+    """The client's newest checkpoint that the gateway has cosigned; None: it has seen none."""
+
+
+WITNESSED: Final = Message(
+    record(Witnessed, {"grown": optional(parsed(Grown.parse)), "held": optional(text(MAX_GROWN))}), MAX_WITNESS
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How the client's own journal has grown."""
+
+    key: VerifierKey
+    """What its checkpoints are verified by, under the name of its first epoch."""
+    grown: Grown
+    epoch: EntryProof | None
+    """The proof of the first entry of its epoch; None: it is in its first."""
+
+
+SHOWN: Final = Message(
+    record(
+        Shown,
+        {
+            "key": parsed(VerifierKey.parse),
+            "grown": parsed(Grown.parse),
+            "epoch": optional(parsed(EntryProof.parse)),
+        },
+    ),
+    MAX_WITNESS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A checkpoint: one that a witness has added its line to, or one that it holds."""
+
+    note: str
+
+
+SIGNED: Final = Message(record(Signed, {"note": text(MAX_GROWN)}), MAX_WITNESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Disputed:
+    """Whether the gateway's journal does not go on from what a client holds of it."""
+
+    disputed: bool
+
+
+DISPUTED: Final = Message(record(Disputed, {"disputed": FLAG}), MAX_REQUEST)
 
 
 # ---- the policy ----

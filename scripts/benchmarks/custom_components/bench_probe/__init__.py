@@ -54,5 +54,15 @@ async def async_setup(hass: HomeAssistant, config: dict[str, Any]) -> bool:
         await get_instance(hass).async_block_till_done()
 
     hass.services.async_register(DOMAIN, "lock_to_strike", lock_to_strike, supports_response=SupportsResponse.ONLY)
+
+    async def rows(call: ServiceCall) -> None:
+        """Change states that have nothing to do with any door, and wait until the recorder has committed all of it."""
+        for number in range(call.data["count"]):
+            hass.states.async_set(f"sensor.bench_{number % call.data['entities']}", str(time.perf_counter_ns()))
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        await get_instance(hass).async_block_till_done()
+
     hass.services.async_register(DOMAIN, "accesses", accesses)
+    hass.services.async_register(DOMAIN, "rows", rows)
     return True

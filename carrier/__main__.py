@@ -1,0 +1,44 @@
+"""``vestibule-carrier``: the commands, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from . import commands
+
+_EXTRA = {"aiosqlite", "alembic", "asyncpg", "sqlalchemy", "webauthn"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status. 0: done; 2: not done, standard error says why; 130: interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="vestibule-carrier", description="A carrier's cloud: who may open a door now."
+    )
+    parser.add_argument("--version", action="version", version=version("vestibule-gateway"))
+    commands.add_commands(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
+    given = parser.parse_args(arguments)
+    try:
+        return int(given.run(given))
+    except commands.Unusable as err:
+        return _complain(str(err))
+    except OSError as err:
+        return _complain(f"{err.filename}: {err.strerror}" if err.filename else str(err))
+    except ModuleNotFoundError as err:
+        if (err.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        return _complain("this needs more packages: pip install 'vestibule-gateway[carrier]'")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _complain(why: str) -> int:
+    for line in why.splitlines():
+        print(f"vestibule-carrier: {''.join(char if char.isprintable() else '?' for char in line)}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

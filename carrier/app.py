@@ -1,0 +1,121 @@
+"""The program behind ``vestibule-carrier run``: the cloud over HTTP, and what it sees to by itself.
+
+It serves plain HTTP for a proxy on the same host or network, which speaks HTTPS. What it refuses to do: begin with
+another schema than its own, or end while a decision is being made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from datetime import timedelta
+from typing import Final, Self
+
+from aiohttp import web
+
+from .cloud import Cloud, NoBuildings
+from .config import Config
+from .decide import Desk, settle
+from .keys import KeyFolder
+from .passkeys import Party
+from .retention import retain
+from .server import Api
+from .store import Store, StoreUnavailable, schema
+
+_LOGGER = logging.getLogger(__name__)
+END: Final = 30.0
+"""Seconds for requests that are being answered when the program ends: more than a door takes."""
+SETTLE_EVERY: Final = 30.0
+RETAIN_EVERY: Final = 6 * 3600.0
+
+
+class _Lines(logging.Formatter):
+    """A line for each record, with its facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        facts = "".join(f" {name}={value!r}" for name, value in getattr(record, "facts", {}).items())
+        return f"{record.levelname.lower()}: {super().format(record)}{facts}"
+
+
+class Front:
+    """The cloud on the network."""
+
+    def __init__(self, cloud: Cloud, runner: web.AppRunner, port: int) -> None:
+        """Use ``Front.open``."""
+        self.cloud, self._runner, self.port = cloud, runner, port
+
+    @classmethod
+    async def open(cls, cloud: Cloud, host: str, port: int) -> Self:
+        """Serve ``cloud`` at an address of this machine; ``port`` 0: a free one. Raises OSError."""
+        runner = web.AppRunner(Api(cloud).app, access_log=None, shutdown_timeout=END)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        return cls(cloud, runner, runner.addresses[0][1])
+
+    async def close(self) -> None:
+        """Listen to nobody any more, and let what is in progress come to its end."""
+        self.cloud.ending.set()
+        await self._runner.cleanup()
+        await self.cloud.end()
+
+
+async def serve(config: Config) -> None:
+    """Serve a carrier's cloud until SIGTERM or SIGINT.
+
+    Raises SchemaDiffers, StoreUnavailable, or OSError (the address is taken).
+    """
+    lines = logging.StreamHandler()
+    lines.setFormatter(_Lines())
+    logging.basicConfig(level=logging.INFO, handlers=[lines])
+    store = Store(config.database)
+    try:
+        await schema.check(store)
+        days = timedelta(days=config.retention.evidence)
+        desk = Desk(store, KeyFolder(config.keys), NoBuildings(), config.issuer, config.limits, days)
+        cloud = Cloud(desk, Party(config.host, config.origin, config.name), typed_positions=config.typed_positions)
+        front = await Front.open(cloud, config.listen.host, config.listen.port)
+        _LOGGER.info("Serving %s at %s:%s", config.origin, config.listen.host, front.port)
+        if cloud.typed_positions:
+            _LOGGER.warning("Typed positions are taken: this is for trying it out, not for drivers")
+        _LOGGER.warning("No building is connected: what is confirmed is answered with 'unreachable', nothing is signed")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, cloud.ending.set)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_settle(cloud))
+                tasks.create_task(_retain(cloud, config))
+        finally:
+            await front.close()
+    finally:
+        await store.close()
+
+
+async def _settle(cloud: Cloud) -> None:
+    """End what replicas that were killed have left behind."""
+    while not cloud.ending.is_set():
+        try:
+            free, unknown = await settle(cloud.store, cloud.now())
+        except StoreUnavailable as err:
+            _LOGGER.warning("The database does not answer: %s", err)
+        else:
+            if free or unknown:
+                _LOGGER.warning("Ended what was left: %s doors given back, %s outcomes unknown", free, unknown)
+        await cloud.until_ending(SETTLE_EVERY)
+
+
+async def _retain(cloud: Cloud, config: Config) -> None:
+    """Forget what is too old."""
+    while not cloud.ending.is_set():
+        await cloud.until_ending(RETAIN_EVERY)
+        if cloud.ending.is_set():
+            return
+        try:
+            await retain(cloud.store, config.retention, "retention", cloud.now())
+        except StoreUnavailable as err:
+            _LOGGER.warning("Nothing was forgotten: the database does not answer: %s", err)

@@ -1,0 +1,308 @@
+"""From a driver's wish to a door: judged, claimed, challenged, signed, written down, sent, and its outcome told.
+
+Each step is committed before the next one begins, so that a door of a stop gets one token at the most, whatever is
+killed in between:
+
+    asked      all four confirmations hold, and the door is this request's alone      nothing is signed
+    signed     the token is written down as issued                                    it may leave from here on
+    granted, refused_by_building, unknown                                             what the building said, or nothing
+
+What it refuses to do: sign for a challenge that the building's own key has not signed for this very door, give a door
+back once its token is written down, send a token twice, or say "granted" without the building's word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+from sqlalchemy import select
+
+from vestibule_core import b64url, token
+from vestibule_core.model import DoorId, Issuer, Word
+from vestibule_core.token import Claims, Confirmations, DriverProof
+
+from . import audit, keys
+from .checks import Asked, Check, Known, Limits, Reason, Result, Verdict, judge
+from .evidence import seal
+from .keys import Keyring, KeyUnusable
+from .store import Store, StoreUnavailable
+from .store.queries import claim_door, known, move_request, pseudonym, release_door
+from .store.tables import Evidence, Issued, KeyUse, OutcomeTold, Request, RequestState
+
+_LOGGER = logging.getLogger(__name__)
+
+TOKEN_FOR: Final = 60
+"""Seconds for which a token is good."""
+CHALLENGE_WAIT: Final = 8.0
+"""Seconds for which a building may take for a challenge."""
+UNLOCK_WAIT: Final = 15.0
+"""Seconds for which it may take for a door; a token is spent within 5 s or not at all."""
+ASKED_FOR: Final = timedelta(seconds=60)
+"""After which a request that has not been signed never will be."""
+SIGNED_FOR: Final = timedelta(seconds=180)
+"""After which a token without an outcome is unknown: it is no longer good anywhere."""
+_RECORD_TRIES: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
+"""Seconds between attempts to write an outcome down while the database is away."""
+
+
+class Unreachable(Exception):
+    """The building gave no challenge, or no answer. ``code``: what it said, if it said no."""
+
+    def __init__(self, code: str = "UNREACHABLE") -> None:
+        """Say why."""
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a building says about a token."""
+
+    word: Word
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedChallenge:
+    """A door's challenge, whose signature by the building's enrolled key the link has verified."""
+
+    door: str
+    issuer: str
+    nonce: str
+
+
+class Link(Protocol):
+    """The way to buildings."""
+
+    async def challenge(self, building: str, door: DoorId) -> SignedChallenge:
+        """Return a fresh challenge of a door; raise Unreachable."""
+        ...
+
+    async def unlock(self, building: str, text: str) -> Answer:
+        """Hand a token over, once; return what the building says. Raise Unreachable if it says nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a wish."""
+
+    request: str
+    state: RequestState
+    verdict: Verdict
+    code: str | None
+    """The building's code, or why it was not asked; of a refused one, the first reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """All that a decision needs."""
+
+    store: Store
+    keyring: Keyring
+    link: Link
+    issuer: Issuer
+    limits: Limits = field(default_factory=Limits)
+    evidence_for: timedelta = timedelta(days=30)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    random: Callable[[int], bytes] = os.urandom
+
+
+async def decide(desk: Desk, asked: Asked, judged: Callable[[Verdict], None] = lambda _: None) -> Outcome:
+    """Return what becomes of a wish. It goes on if the caller goes away. ``judged`` is told the four confirmations as
+    soon as they are written down.
+
+    Raises StoreUnavailable: nothing was sent (but the door may be claimed until ``settle``, or for good, if it was
+    just being written down that a token is signed); IntegrityError: this request has been decided already.
+    """
+    return await asyncio.shield(asyncio.ensure_future(_decide(desk, asked, judged)))
+
+
+async def _decide(desk: Desk, asked: Asked, judged: Callable[[Verdict], None]) -> Outcome:
+    verdict, facts, evidence = await _judged(desk, asked)
+    judged(verdict)
+    if not verdict.passed:
+        return Outcome(asked.request, RequestState.REFUSED, verdict, verdict.reason)
+    assert facts.door is not None, "the confirmations hold"
+    building, door = facts.door.building, DoorId(asked.door)
+    try:
+        async with asyncio.timeout(CHALLENGE_WAIT):
+            challenge = await desk.link.challenge(building, door)
+        if challenge.door != door or challenge.issuer != desk.issuer:
+            raise Unreachable("WRONG_CHALLENGE")
+        text, jti = await _signed(desk, asked, facts, verdict, challenge.nonce, evidence)
+    except TimeoutError:
+        return await _unsigned(desk, asked, verdict, Unreachable().code)
+    except Unreachable as err:
+        return await _unsigned(desk, asked, verdict, err.code)
+    except KeyUnusable as err:
+        _LOGGER.error("no_signing_key", extra={"facts": {"why": str(err)}})  # noqa: TRY400 - it says all there is
+        return await _unsigned(desk, asked, verdict, "NO_SIGNING_KEY")
+    except _Settled:  # this program slept, and another one has given the door back
+        return Outcome(asked.request, RequestState.UNREACHABLE, verdict, "LATE")
+    try:
+        async with asyncio.timeout(UNLOCK_WAIT):
+            answer = await desk.link.unlock(building, text)
+    except TimeoutError, Unreachable:
+        answer = Answer(Word.UNKNOWN_OUTCOME)
+    return await _told(desk, asked, verdict, jti, answer)
+
+
+async def _judged(desk: Desk, asked: Asked) -> tuple[Verdict, Known, str]:
+    """Judge, claim the door and write all of it down; return the digest of the evidence as well."""
+    now = desk.clock()
+    async with desk.store.transaction() as session:
+        facts = await known(session, asked, desk.limits)
+        verdict = judge(asked, facts, now)
+        row = Request(
+            id=asked.request,
+            driver_id=asked.driver,
+            device_id=asked.device,
+            stop_id=asked.stop,
+            door_id=asked.door,
+            asked_at=asked.asked_at,
+            decided_at=now,
+            state=RequestState.ASKED,
+            code=None,
+            signed_jti=None,
+            told=[],
+            evidence_digest="",
+        )
+        session.add(row)
+        await session.flush()
+        if verdict.passed and not await claim_door(session, asked.stop, asked.door, asked.request):
+            verdict = _taken(verdict)  # by another request, since it was looked at
+        sealed = seal(asked, facts, verdict, now, desk.random(16))
+        row.told = [{"check": r.check, "passed": r.passed, "reason": r.reason} for r in verdict.results]
+        row.evidence_digest = sealed.digest
+        if not verdict.passed:
+            row.state, row.code = RequestState.REFUSED, verdict.reason
+        session.add(
+            Evidence(
+                request_id=asked.request,
+                salt=sealed.salt,
+                record=sealed.record,
+                delete_after=now + desk.evidence_for,
+            )
+        )
+        audit.record(
+            session, now, asked.driver, "door asked for", asked.request, passed=verdict.passed, reason=verdict.reason
+        )
+    return verdict, facts, sealed.digest
+
+
+def _taken(verdict: Verdict) -> Verdict:
+    who, _, where, when = verdict.results
+    return replace(verdict, results=(who, Result(Check.ROUTE, Reason.ALREADY_ASKED), where, when))
+
+
+class _Settled(Exception):
+    """The request is not waiting any more."""
+
+
+async def _signed(
+    desk: Desk, asked: Asked, facts: Known, verdict: Verdict, nonce: str, evidence: str
+) -> tuple[str, str]:
+    """Return a token and its jti, both of which are written down by then."""
+    assert facts.stop is not None
+    assert facts.door is not None
+    now, building = desk.clock(), facts.door.building
+    iat = int(now.timestamp())
+    measured = verdict.of(Check.POSITION).measured
+    async with desk.store.transaction() as session:
+        key = await desk.keyring.signer(await keys.current(session, KeyUse.TOKENS, now))
+        month = now.astimezone(UTC).strftime("%Y-%m")
+        jti = b64url.encode(desk.random(16))
+        claims = Claims(
+            issuer=desk.issuer,
+            door=DoorId(asked.door),
+            jti=jti,
+            issued_at=iat,
+            expires_at=iat + TOKEN_FOR,
+            subject=await pseudonym(session, "sub", asked.driver, building, desk.random(16), month),
+            stop=await pseudonym(session, "stp", asked.stop, building, desk.random(16)),
+            nonce=nonce,
+            confirmations=Confirmations(
+                driver=DriverProof.PASSKEY,
+                route=await pseudonym(session, "rte", facts.stop.route, building, desk.random(16)),
+                distance=measured["d"],
+                accuracy=measured["acc"],
+                position_age=measured["age"],
+                requested_at=min(
+                    iat, int(asked.asked_at.timestamp())
+                ),  # a phone may be ahead of us, but not in a token
+            ),
+            evidence=evidence,
+        )
+        text = token.issue(key, claims)
+        if not await move_request(session, asked.request, (RequestState.ASKED,), RequestState.SIGNED, signed_jti=jti):
+            raise _Settled
+        session.add(Issued(jti=jti, door_id=asked.door, building_id=building, iat=iat, request_id=asked.request))
+    return text, jti  # only now: it is committed
+
+
+async def _unsigned(desk: Desk, asked: Asked, verdict: Verdict, code: str) -> Outcome:
+    async with desk.store.transaction() as session:
+        if await move_request(session, asked.request, (RequestState.ASKED,), RequestState.UNREACHABLE, code=code):
+            await release_door(session, asked.request)
+    return Outcome(asked.request, RequestState.UNREACHABLE, verdict, code)
+
+
+_STATES: Final = {Word.GRANTED: RequestState.GRANTED, Word.UNKNOWN_OUTCOME: RequestState.UNKNOWN}
+
+
+async def _told(desk: Desk, asked: Asked, verdict: Verdict, jti: str, answer: Answer) -> Outcome:
+    state = _STATES.get(answer.word, RequestState.REFUSED_BY_BUILDING)
+    for wait in (*_RECORD_TRIES, None):
+        try:
+            await record_outcome(desk.store, jti, answer, desk.clock())
+        except StoreUnavailable:
+            if wait is None:  # the driver is told all the same; ``settle`` will make it unknown, which is no lie
+                _LOGGER.error("outcome_not_recorded", extra={"facts": {"request": asked.request}})  # noqa: TRY400
+            else:
+                await asyncio.sleep(wait)
+        else:
+            break
+    return Outcome(asked.request, state, verdict, answer.code)
+
+
+async def record_outcome(store: Store, jti: str, answer: Answer, now: datetime) -> bool:
+    """Write down what a building said about a token; return whether that is news. An answer that comes late replaces
+    "unknown", and nothing replaces an answer. An unknown ``jti`` raises LookupError: it was never issued.
+    """
+    async with store.transaction() as session:
+        issued = await session.get(Issued, jti)
+        if issued is None:
+            raise LookupError("a token that was never issued")
+        if answer.word is Word.UNKNOWN_OUTCOME:
+            return await move_request(session, issued.request_id, (RequestState.SIGNED,), RequestState.UNKNOWN)
+        open_ = (RequestState.SIGNED, RequestState.UNKNOWN)
+        state = _STATES.get(answer.word, RequestState.REFUSED_BY_BUILDING)
+        if not await move_request(session, issued.request_id, open_, state, code=answer.code):
+            return False
+        session.add(OutcomeTold(jti=jti, word=answer.word, code=answer.code, at=now))
+        return True
+
+
+async def settle(store: Store, now: datetime) -> tuple[int, int]:
+    """End what nobody works on any more, after a replica was killed; return how many doors were given back because
+    nothing was signed, and how many tokens are unknown now. Any replica may do it at any time.
+    """
+    free = unknown = 0
+    async with store.transaction() as session:
+        late = select(Request.id).where(Request.state == RequestState.ASKED, Request.decided_at < now - ASKED_FOR)
+        for request in list(await session.scalars(late)):
+            # Whoever had it and still lives cannot sign after this: signing begins by leaving the same state.
+            if await move_request(session, request, (RequestState.ASKED,), RequestState.UNREACHABLE, code="LATE"):
+                await release_door(session, request)
+                free += 1
+        late = select(Request.id).where(Request.state == RequestState.SIGNED, Request.decided_at < now - SIGNED_FOR)
+        for request in list(await session.scalars(late)):
+            unknown += await move_request(session, request, (RequestState.SIGNED,), RequestState.UNKNOWN)
+    return free, unknown

@@ -1,0 +1,444 @@
+"""What dispatchers and their programs ask, with a scoped key (docs/carrier-api.openapi.yaml).
+
+Bodies are read strictly and bounded; each change is audited by the function that makes it, under the key's id. What
+this file refuses to do: open a door, show a coordinate, or show a secret a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+from sqlalchemy import and_, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from vestibule_core.strict import FLAG, Message, choice, optional, parsed, record, text
+
+from . import audit, buildings, drivers, manifests
+from .api_keys import Scope
+from .checks import StopState
+from .drivers import LONGEST_NAME, NoSuch, NotPossible
+from .intake import MAX_REQUEST, Call, ErrorWord, Route, TurnedAway, bad_request, not_found, said
+from .manifests import MAX_BYTES, ManifestError
+from .store import queries
+from .store.tables import (
+    Building,
+    Device,
+    Door,
+    Driver,
+    Evidence,
+    Request,
+    Stop,
+)
+from .store.tables import Route as DayRoute
+
+MOST: Final = 200
+"""Decisions, or entries of the audit, in one answer."""
+_LONGEST_ID: Final = 60
+LIVE_EVERY: Final = 1.0
+"""Seconds between two looks for what is new."""
+LIVE_FOR: Final = timedelta(minutes=10)
+"""For which a request's outcome may still change, and is told live."""
+LIVE_MOST: Final = 16
+"""Programs that follow at once, in each replica."""
+LIVE_BEAT: Final = 15
+"""Looks without anything new after which an empty line says that we are still there."""
+
+
+class Ended(StrEnum):
+    """How a stop ends."""
+
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class _NewDriver:
+    name: str
+    vetted_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _DriverChange:
+    active: bool
+    vetted_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _StopEnd:
+    state: Ended
+
+
+def _moment(spelt: str) -> datetime:
+    at = datetime.fromisoformat(spelt)
+    if at.tzinfo is None or not 2000 < at.year < 2200:
+        raise ValueError("no moment with an offset from UTC")
+    return at
+
+
+def _spell(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_MOMENT: Final = parsed(_moment, lambda at: _spell(at) or "")
+NEW_DRIVER: Final = Message(
+    record(_NewDriver, {"name": text(LONGEST_NAME, 1), "vetted_until": optional(_MOMENT)}), MAX_REQUEST
+)
+DRIVER_CHANGE: Final = Message(record(_DriverChange, {"active": FLAG, "vetted_until": optional(_MOMENT)}), MAX_REQUEST)
+STOP_END: Final = Message(record(_StopEnd, {"state": choice(Ended)}), MAX_REQUEST)
+
+
+@asynccontextmanager
+async def _changing(call: Call) -> AsyncIterator[AsyncSession]:
+    """Change something in one transaction; say what cannot be."""
+    try:
+        async with call.cloud.store.transaction() as session:
+            yield session
+    except NoSuch as err:
+        raise not_found() from err
+    except (NotPossible, ManifestError) as err:
+        raise bad_request(str(err)) from err
+
+
+# ---- drivers ----
+
+
+async def _drivers(call: Call) -> web.Response:
+    async with call.cloud.store.transaction() as session:
+        found = await drivers.listed(session)
+    return said({"drivers": [_driver(driver, devices) for driver, devices in found]})
+
+
+async def _add_driver(call: Call) -> web.Response:
+    wanted = call.read(NEW_DRIVER)
+    async with _changing(call) as session:
+        driver = await drivers.add(session, wanted.name, wanted.vetted_until, call.by.id, call.now)
+    return said(_driver(driver, ()), HTTPStatus.CREATED)
+
+
+async def _change_driver(call: Call) -> web.Response:
+    wanted, id_ = call.read(DRIVER_CHANGE), call.request.match_info["driver"]
+    async with _changing(call) as session:
+        driver = await drivers.get(session, id_)
+        if driver.vetted_until != wanted.vetted_until:
+            await drivers.vet(session, id_, wanted.vetted_until, call.by.id, call.now)
+        if driver.active != wanted.active:
+            await drivers.set_active(session, id_, wanted.active, call.by.id, call.now)
+        devices = (await session.scalars(select(Device).where(Device.driver_id == id_))).all()
+    return said(_driver(driver, devices))
+
+
+async def _remove_driver(call: Call) -> web.Response:
+    async with _changing(call) as session:
+        await drivers.remove(session, call.request.match_info["driver"], call.by.id, call.now)
+    await call.cloud.store.scrub()
+    return web.Response(status=HTTPStatus.NO_CONTENT)
+
+
+async def _invite(call: Call) -> web.Response:
+    async with _changing(call) as session:
+        secret = await drivers.invite(session, call.request.match_info["driver"], call.by.id, call.now)
+    # After "#": a browser sends it to nobody, no log has it, and a preview of the link does not follow it.
+    link = f"{call.cloud.party.origin}/#join={secret}"
+    return said({"link": link, "expires_at": _spell(call.now + drivers.INVITED_FOR)}, HTTPStatus.CREATED)
+
+
+async def _revoke_driver(call: Call) -> web.Response:
+    async with _changing(call) as session:
+        revoked = await drivers.revoke(session, _id(call, "driver"), call.by.id, call.now)
+    return said({"devices": revoked})
+
+
+async def _revoke_device(call: Call) -> web.Response:
+    async with _changing(call) as session:
+        revoked = await drivers.revoke(session, _id(call, "device"), call.by.id, call.now)
+    return said({"devices": revoked})
+
+
+def _id(call: Call, kind: str) -> str:
+    """Return an id of the path; one of another kind is not there."""
+    if not (spelt := call.request.match_info[kind]).startswith(f"{kind}:"):
+        raise not_found()
+    return spelt
+
+
+def _driver(driver: Driver, devices: Iterable[Device]) -> dict[str, Any]:
+    return {
+        "id": driver.id,
+        "name": driver.name,
+        "active": driver.active,
+        "vetted_until": _spell(driver.vetted_until),
+        "created_at": _spell(driver.created_at),
+        "devices": [
+            {
+                "id": device.id,
+                "created_at": _spell(device.created_at),
+                "revoked_at": _spell(device.revoked_at),
+                "backed_up": device.backed_up,
+            }
+            for device in devices
+        ],
+    }
+
+
+# ---- buildings, routes ----
+
+
+async def _buildings(call: Call) -> web.Response:
+    async with call.cloud.store.transaction() as session:
+        found = await buildings.listed(session)
+    return said(
+        {
+            "buildings": [
+                {
+                    "id": building.id,
+                    "name": building.name,
+                    "zone": building.zone,
+                    "doors": [
+                        {"id": door.id, "name": door.name, "has_position": door.lat is not None} for door in doors
+                    ],
+                }
+                for building, doors in found
+            ]
+        }
+    )
+
+
+async def _bring(call: Call) -> web.Response:
+    try:
+        manifest = call.body.decode()
+    except UnicodeDecodeError as err:
+        raise bad_request("this is not UTF-8 text") from err
+    match call.request.content_type:
+        case "application/json":
+            read = manifests.read_json
+        case "text/csv":
+            read = manifests.read_csv
+        case _:
+            raise TurnedAway(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, ErrorWord.BAD_REQUEST)
+    async with _changing(call) as session:
+        routes = await asyncio.to_thread(read, manifest)  # 20 000 stops take their time
+        ids = await manifests.bring(session, routes, call.by.id, call.now)
+    return said({"routes": ids}, HTTPStatus.CREATED)
+
+
+async def _routes(call: Call) -> web.Response:
+    try:
+        day = date.fromisoformat(call.request.query.get("day", call.now.date().isoformat()))
+    except ValueError as err:
+        raise bad_request("day") from err
+    async with call.cloud.store.transaction() as session:
+        routes = (await session.scalars(select(DayRoute).where(DayRoute.day == day).order_by(DayRoute.id))).all()
+        stops = (
+            await session.scalars(
+                select(Stop)
+                .join(DayRoute, DayRoute.id == Stop.route_id)
+                .where(DayRoute.day == day)
+                .order_by(Stop.route_id, Stop.seq)
+            )
+        ).all()
+        doors = await queries.openings(session, [stop.id for stop in stops])
+    of: dict[str, list[dict[str, Any]]] = {route.id: [] for route in routes}
+    for stop in stops:
+        of[stop.route_id].append(
+            {
+                "id": stop.id,
+                "building": stop.building_id,
+                "window_from": _spell(stop.window_from),
+                "window_to": _spell(stop.window_to),
+                "state": stop.state,
+                "reference": stop.reference,
+                "doors": [{"id": door, "state": opening} for door, opening in doors[stop.id]],
+            }
+        )
+    return said(
+        {
+            "routes": [
+                {
+                    "id": route.id,
+                    "driver": route.driver_id,
+                    "day": route.day.isoformat(),
+                    "shift_from": _spell(route.shift_from),
+                    "shift_to": _spell(route.shift_to),
+                    "stops": of[route.id],
+                }
+                for route in routes
+            ]
+        }
+    )
+
+
+async def _cancel_route(call: Call) -> web.Response:
+    async with _changing(call) as session:
+        stops = await manifests.cancel_route(session, call.request.match_info["route"], call.by.id, call.now)
+    return said({"stops": stops})
+
+
+async def _end_stop(call: Call) -> web.Response:
+    state = StopState(call.read(STOP_END).state)
+    async with _changing(call) as session:
+        await manifests.end_stop(session, call.request.match_info["stop"], state, call.by.id, call.now)
+    return web.Response(status=HTTPStatus.NO_CONTENT)
+
+
+# ---- decisions, audit ----
+
+
+async def _decisions(call: Call) -> web.Response:
+    limit, before = _limit(call), call.request.query.get("before")
+    wanted = select(Request).order_by(Request.asked_at.desc(), Request.id.desc()).limit(limit)
+    async with call.cloud.store.transaction() as session:
+        if before is not None:
+            if (start := await session.get(Request, before)) is None:
+                raise not_found()
+            wanted = wanted.where(
+                or_(
+                    Request.asked_at < start.asked_at,
+                    and_(Request.asked_at == start.asked_at, Request.id < start.id),
+                )
+            )
+        found = await _told(session, (await session.scalars(wanted)).all())
+    return said({"decisions": found})
+
+
+async def _live(call: Call) -> web.StreamResponse:
+    """Tell each decision as soon as it is there, and again when its outcome is: one JSON object in a line, for as long
+    as the caller listens. Nothing is told twice.
+    """
+    cloud, told = call.cloud, dict[str, str]()
+    if cloud.followers >= LIVE_MOST:
+        raise TurnedAway(HTTPStatus.SERVICE_UNAVAILABLE, ErrorWord.UNAVAILABLE, {hdrs.RETRY_AFTER: "10"})
+    answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/x-ndjson", "X-Accel-Buffering": "no"})
+    with cloud.following():
+        await answer.prepare(call.request)
+        quiet = LIVE_BEAT
+        while not cloud.ending.is_set():
+            since = cloud.now() - LIVE_FOR
+            wanted = select(Request).where(Request.asked_at >= since).order_by(Request.asked_at.desc()).limit(MOST)
+            async with cloud.store.transaction() as session:
+                recent = (await session.scalars(wanted)).all()
+                new = [each for each in reversed(recent) if told.get(each.id) != each.state]
+                lines = await _told(session, new)
+            told = {each.id: each.state for each in recent}
+            quiet = 0 if lines else quiet + 1
+            try:
+                for line in lines:
+                    await answer.write(json.dumps(line).encode() + b"\n")
+                if quiet >= LIVE_BEAT:
+                    await answer.write(b"\n")  # so that a listener who has gone is noticed
+                    quiet = 0
+            except ConnectionError:
+                return answer
+            await cloud.until_ending(LIVE_EVERY)
+        await answer.write_eof()
+    return answer
+
+
+async def _told(session: AsyncSession, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    """Return decisions as dispatchers see them. What was measured is there while the evidence is."""
+    ids = [each.id for each in requests]
+    evidence = {
+        each.request_id: json.loads(each.record)
+        for each in await session.scalars(select(Evidence).where(Evidence.request_id.in_(ids)))
+    }
+    of = {
+        driver.id: driver.name
+        for driver in await session.scalars(select(Driver).where(Driver.id.in_({each.driver_id for each in requests})))
+    }
+    doors = {
+        door.id: (door.name, building)
+        for door, building in (
+            await session.execute(
+                select(Door, Building.name)
+                .join(Building, Building.id == Door.building_id)
+                .where(Door.id.in_({each.door_id for each in requests}))
+            )
+        ).tuples()
+    }
+    return [
+        {
+            "request": each.id,
+            "asked_at": _spell(each.asked_at),
+            "decided_at": _spell(each.decided_at),
+            "driver": {"id": each.driver_id, "name": of.get(each.driver_id)},
+            "device": each.device_id,
+            "stop": each.stop_id,
+            "door": {"id": each.door_id, "name": doors.get(each.door_id, (None, None))[0]},
+            "building": doors.get(each.door_id, (None, None))[1],
+            "state": each.state,
+            "code": each.code,
+            "checks": each.told,
+            "position": _measured(evidence.get(each.id)),
+        }
+        for each in requests
+    ]
+
+
+def _measured(evidence: dict[str, Any] | None) -> dict[str, Any] | None:
+    if evidence is None or evidence["fix"] is None:
+        return None
+    measured = next(result["measured"] for result in evidence["results"] if result["check"] == "position")
+    return {
+        "metres": measured.get("d"),
+        "accuracy": measured.get("acc"),
+        "age": measured.get("age"),
+        "limit": measured.get("limit"),
+        "typed": evidence["fix"]["typed"],
+    }
+
+
+async def _audit(call: Call) -> web.Response:
+    limit = _limit(call)
+    before = call.number("before", 0) if "before" in call.request.query else None
+    if len(call.request.query.get("subject", "")) > _LONGEST_ID:
+        raise bad_request("subject")
+    async with call.cloud.store.transaction() as session:
+        entries = await audit.newest(session, limit, before, call.request.query.get("subject"))
+    return said(
+        {
+            "entries": [
+                {
+                    "seq": each.seq,
+                    "at": _spell(each.at),
+                    "who": each.who,
+                    "what": each.what,
+                    "subject": each.subject,
+                    "detail": each.detail,
+                }
+                for each in entries
+            ]
+        }
+    )
+
+
+def _limit(call: Call) -> int:
+    if not (limit := call.number("limit", MOST, MOST)):
+        raise bad_request("limit")
+    return limit
+
+
+ROUTES: Final = (
+    Route("GET", "/v1/drivers", Scope.READ, _drivers),
+    Route("POST", "/v1/drivers", Scope.DRIVERS, _add_driver, MAX_REQUEST),
+    Route("PUT", "/v1/drivers/{driver}", Scope.DRIVERS, _change_driver, MAX_REQUEST),
+    Route("DELETE", "/v1/drivers/{driver}", Scope.DRIVERS, _remove_driver),
+    Route("POST", "/v1/drivers/{driver}/invitation", Scope.DRIVERS, _invite),
+    Route("POST", "/v1/drivers/{driver}/revoke", Scope.DRIVERS, _revoke_driver),
+    Route("DELETE", "/v1/devices/{device}", Scope.DRIVERS, _revoke_device),
+    Route("GET", "/v1/buildings", Scope.READ, _buildings),
+    Route("POST", "/v1/manifests", Scope.MANIFESTS, _bring, MAX_BYTES),
+    Route("GET", "/v1/routes", Scope.READ, _routes),
+    Route("DELETE", "/v1/routes/{route}", Scope.MANIFESTS, _cancel_route),
+    Route("POST", "/v1/stops/{stop}/end", Scope.MANIFESTS, _end_stop, MAX_REQUEST),
+    Route("GET", "/v1/decisions", Scope.READ, _decisions),
+    Route("GET", "/v1/decisions/live", Scope.READ, _live),
+    Route("GET", "/v1/audit", Scope.AUDIT, _audit),
+)

@@ -1,0 +1,37 @@
+"""A database of each kind for the tests of a carrier's cloud."""
+
+import pytest
+
+from carrier.store import Store, database_url, schema
+
+from .databases import WHY_NOT, Cluster, binaries
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A PostgreSQL of this process's own."""
+    if (programs := binaries()) is None:
+        pytest.skip(WHY_NOT)
+    cluster = Cluster(programs)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return database_url(f"sqlite:///{tmp_path}/carrier.db")
+    return database_url(request.getfixturevalue("cluster").create())
+
+
+@pytest.fixture
+async def store(url):
+    """A store with the schema, on each kind of database."""
+    store = Store(url)
+    await schema.migrate(store)
+    yield store
+    await store.close()

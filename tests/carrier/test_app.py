@@ -1,0 +1,74 @@
+"""``vestibule-carrier run`` as a program of its own: it starts on its own schema only, is honest, ends when told."""
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+CONFIG = """
+name = "Swift Parcels"
+issuer = "https://swift.example"
+origin = "https://swift.example"
+database = "sqlite:///carrier.db"
+keys = "keys"
+
+[listen]
+port = {port}
+"""
+
+
+@pytest.fixture
+def config(tmp_path, unused_tcp_port):
+    path = tmp_path / "carrier.toml"
+    path.write_text(CONFIG.format(port=unused_tcp_port))
+    return path, unused_tcp_port
+
+
+async def command(*arguments):
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "carrier", *map(str, arguments)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def test_it_does_not_start_on_an_empty_database(config):
+    process = await command("run", "--config", config[0])
+    _, complaint = await process.communicate()
+    assert process.returncode == 2
+    assert b"vestibule-carrier migrate" in complaint
+
+
+async def test_it_serves_says_that_no_building_is_connected_and_ends_when_told(config):
+    path, port = config
+    process = await command("migrate", "--config", path)
+    await process.communicate()
+    assert process.returncode == 0
+    process = await command("run", "--config", path)
+    try:
+        async with asyncio.timeout(30), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            while True:
+                try:
+                    async with http.get("/health") as answer:
+                        assert json.loads(await answer.text()) == {"status": "ok", "buildings_connected": 0}
+                        break
+                except aiohttp.ClientConnectorError:
+                    assert process.returncode is None, await process.communicate()
+                    await asyncio.sleep(0.1)
+            async with http.get("/", headers={"Host": "swift.example"}) as answer:
+                assert "<main" in await answer.text()
+            process.send_signal(signal.SIGTERM)
+            said = (await process.communicate())[1].decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, said
+    assert "No building is connected" in said
+    assert "Traceback" not in said

@@ -1,0 +1,243 @@
+"""From a wish to a door that opens, on both kinds of database, with a real building at the other end."""
+
+import asyncio
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
+
+from carrier.checks import Check, Reason
+from carrier.decide import Answer, SignedChallenge, Unreachable, decide, record_outcome, settle
+from carrier.store import Store
+from carrier.store.tables import KeySet, RequestState
+from vestibule_core import b64url
+from vestibule_core.model import Code, Word
+
+from .town import HOME, NAME, NEAR, REFERENCE, Town
+
+
+@pytest.fixture
+async def town(store, tmp_path):
+    town = await Town.founded(store, tmp_path)
+    async with town.site:
+        yield town
+
+
+def payload(text):
+    return json.loads(b64url.decode(text.split(".")[1].encode()))
+
+
+async def test_a_token_signed_here_opens_a_real_door_exactly_once(town):
+    outcome = await town.ask()
+    assert (outcome.state, outcome.verdict.passed) == (RequestState.GRANTED, True)
+    assert town.site.pulses == 1
+    assert (await town.site.present(town.link.tokens[0])).code is Code.ALREADY_SPENT
+    assert town.site.pulses == 1
+    assert await town.rows("SELECT state, code FROM request") == [("granted", "GRANTED")]
+    (jti,) = await town.rows("SELECT jti FROM issued")
+    assert await town.rows("SELECT jti, word, code FROM outcome") == [(jti, "granted", "GRANTED")]
+    assert jti == payload(town.link.tokens[0])["jti"]
+
+
+async def test_a_stop_opens_its_door_once(town):
+    assert (await town.ask()).state is RequestState.GRANTED
+    again = await town.ask()
+    assert (again.state, again.verdict.reason) == (RequestState.REFUSED, Reason.ALREADY_ASKED)
+    assert town.site.pulses == 1
+
+
+async def test_of_200_at_once_for_one_door_over_three_replicas_one_is_signed(town):
+    others = [Store(town.store.url) for _ in range(2)]
+    desks = [town.desk, *(replace(town.desk, store=store) for store in others)]
+    async with asyncio.timeout(100):
+        outcomes = await asyncio.gather(*(decide(desks[number % 3], town.asked()) for number in range(200)))
+    for store in others:
+        await store.close()
+    assert sorted(outcome.state for outcome in outcomes) == ["granted"] + ["refused"] * 199
+    assert {o.verdict.reason for o in outcomes if o.state is RequestState.REFUSED} == {Reason.ALREADY_ASKED}
+    assert await town.rows("SELECT count(*) FROM issued") == [1]
+    assert (len(town.link.tokens), town.site.pulses) == (1, 1)
+
+
+async def test_a_request_is_decided_once(town):
+    asked = town.asked()
+    await town.ask(request=asked.request)
+    with pytest.raises(IntegrityError):
+        await town.ask(request=asked.request)
+    assert town.site.pulses == 1
+
+
+async def test_a_refused_wish_signs_nothing_and_is_written_down(town):
+    outcome = await town.ask(fix=None)
+    assert outcome.state is RequestState.REFUSED
+    assert outcome.code == outcome.verdict.reason == Reason.POSITION_MISSING
+    assert town.link.tokens == []
+    assert await town.rows("SELECT count(*) FROM issued") == [0]
+    assert await town.rows("SELECT opened_by FROM stop_door") == [None]
+    assert (await town.ask()).state is RequestState.GRANTED
+
+
+async def test_the_doors_of_a_path_open_in_their_order(store, tmp_path):
+    town = await Town.founded(store, tmp_path, doors=2)
+    gate, lobby = (door.id for door in town.site.doors)
+    async with town.site:
+        assert (await town.ask(door=lobby)).code == Reason.EARLIER_DOOR_FIRST
+        assert (await town.ask(door=gate)).state is RequestState.GRANTED
+        assert (await town.ask(door=lobby)).state is RequestState.GRANTED
+        assert [len(town.site.strikes[door].pulses) for door in (gate, lobby)] == [1, 1]
+
+
+async def test_a_building_that_cannot_be_reached_costs_nothing(town):
+    async def cut():
+        raise Unreachable
+
+    town.link.before_challenge = cut
+    outcome = await town.ask()
+    assert (outcome.state, outcome.code) == (RequestState.UNREACHABLE, "UNREACHABLE")
+    assert await town.rows("SELECT opened_by FROM stop_door") == [None]
+    town.link.before_challenge = town.link.before_unlock  # mended
+    assert (await town.ask()).state is RequestState.GRANTED
+
+
+async def test_a_link_cut_after_the_token_left_is_unknown_and_never_tried_again(town):
+    async def cut():
+        raise Unreachable
+
+    town.link.after_unlock = cut
+    outcome = await town.ask()
+    assert outcome.state is RequestState.UNKNOWN
+    assert town.site.pulses == 1
+    assert (await town.ask()).code == Reason.ALREADY_ASKED
+    assert (len(town.link.tokens), town.site.pulses) == (1, 1)
+    assert await town.rows("SELECT word FROM outcome") == []
+
+
+async def test_an_answer_that_comes_late_replaces_unknown_and_nothing_replaces_an_answer(town):
+    async def cut():
+        raise Unreachable
+
+    town.link.before_unlock = cut
+    await town.ask()
+    (jti,) = await town.rows("SELECT jti FROM issued")
+    assert await record_outcome(town.store, jti, Answer(Word.REFUSED, "POLICY_HOURS"), town.now)
+    assert not await record_outcome(town.store, jti, Answer(Word.GRANTED, "GRANTED"), town.now)
+    assert not await record_outcome(town.store, jti, Answer(Word.UNKNOWN_OUTCOME), town.now)
+    assert await town.rows("SELECT state, code FROM request") == [("refused_by_building", "POLICY_HOURS")]
+
+
+async def test_an_outcome_of_a_token_that_was_never_issued_is_an_alarm(town):
+    with pytest.raises(LookupError):
+        await record_outcome(town.store, "A" * 22, Answer(Word.GRANTED), town.now)
+
+
+async def test_a_building_that_refuses_says_why_and_the_door_stays_claimed(town):
+    """What is signed cannot be taken back: the token could still be presented."""
+    town.site.strike.cut_power()
+    outcome = await town.ask()
+    assert (outcome.state, outcome.code) == (RequestState.REFUSED_BY_BUILDING, "STRIKE_UNREACHABLE")
+    assert (await town.ask()).code == Reason.ALREADY_ASKED
+
+
+@pytest.mark.parametrize("wrong", [{"door": "door:" + "a" * 26}, {"issuer": "https://other.example"}])
+async def test_a_challenge_of_another_door_or_for_another_carrier_signs_nothing(town, wrong):
+    challenge = {"door": town.site.door.id, "issuer": town.carrier.issuer, "nonce": "A" * 22} | wrong
+
+    async def false_challenge(building, door):
+        return SignedChallenge(**challenge)
+
+    town.link.challenge = false_challenge
+    outcome = await town.ask()
+    assert (outcome.state, outcome.code) == (RequestState.UNREACHABLE, "WRONG_CHALLENGE")
+    assert await town.rows("SELECT count(*) FROM issued") == [0]
+
+
+async def test_without_a_published_key_nothing_is_signed(town):
+    async with town.store.transaction() as session:
+        await session.execute(update(KeySet).values(exp=int(town.now.timestamp())))
+    outcome = await town.ask()
+    assert (outcome.state, outcome.code) == (RequestState.UNREACHABLE, "NO_SIGNING_KEY")
+    assert await town.rows("SELECT opened_by FROM stop_door") == [None]
+
+
+async def test_a_driver_who_goes_away_in_the_middle_does_not_stop_it(town):
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait():
+        reached.set()
+        await go_on.wait()
+
+    town.link.before_unlock = wait
+    asking = asyncio.create_task(town.ask())
+    await reached.wait()
+    asking.cancel()
+    go_on.set()
+    async with asyncio.timeout(10):
+        while await town.rows("SELECT state FROM request") != ["granted"]:  # noqa: ASYNC110 - a database tells nobody
+            await asyncio.sleep(0.02)
+    assert town.site.pulses == 1
+
+
+async def test_what_nobody_works_on_any_more_is_settled(town):
+    """As after a replica was killed: once before it signed, once after."""
+
+    async def hang():
+        await asyncio.Event().wait()
+
+    town.link.before_challenge = hang
+    asking = asyncio.create_task(town.ask())
+    async with asyncio.timeout(10):
+        while await town.rows("SELECT state FROM request") != ["asked"]:  # noqa: ASYNC110 - a database tells nobody
+            await asyncio.sleep(0.02)
+    assert await settle(town.store, town.now + timedelta(seconds=60)) == (0, 0)
+    assert await settle(town.store, town.now + timedelta(seconds=61)) == (1, 0)
+    assert await town.rows("SELECT state, code FROM request") == [("unreachable", "LATE")]
+    asking.cancel()
+
+
+async def test_a_replica_that_slept_for_a_minute_cannot_sign_any_more(town):
+    async def sleep():
+        assert await settle(town.store, town.now + timedelta(seconds=61)) == (1, 0)
+
+    town.link.before_challenge = sleep
+    outcome = await town.ask()
+    assert (outcome.state, outcome.code) == (RequestState.UNREACHABLE, "LATE")
+    assert await town.rows("SELECT count(*) FROM issued") == [0]
+    assert town.link.tokens == []
+
+
+async def test_a_token_says_the_four_confirmations_and_nothing_that_names_a_person_or_a_place(town):
+    await town.ask()
+    (text,) = town.link.tokens
+    said = payload(text)
+    assert said["chk"]["gps"] == {"d": 11, "acc": 8, "age": 3}
+    assert said["chk"]["drv"] == "passkey"
+    assert said["chk"]["req"] == said["iat"] - 2
+    plain = json.dumps(said)
+    for secret in (NAME, REFERENCE, town.driver, town.stop, town.device, *map(str, (*HOME, *NEAR))):
+        assert secret not in plain
+    assert await town.rows("SELECT evidence_digest FROM request") == [said["evd"]]
+
+
+async def test_a_driver_has_another_name_in_the_next_month_and_a_stop_keeps_its_own(store, tmp_path):
+    town = await Town.founded(store, tmp_path, stops=2)
+    async with town.site:
+        await town.ask()
+        await town.ask(stop=town.stops[1])
+    same, other = map(payload, town.link.tokens)
+    assert same["sub"] == other["sub"]
+    assert same["chk"]["rte"] == other["chk"]["rte"]
+    assert same["stp"] != other["stp"]
+    rows = await town.rows("SELECT kind, month FROM pseudonym ORDER BY kind")
+    assert rows == [("rte", ""), ("stp", ""), ("stp", ""), ("sub", "2026-09")]
+
+
+async def test_a_phone_that_jumps_is_noticed(store, tmp_path):
+    town = await Town.founded(store, tmp_path, stops=2)
+    async with town.site:
+        far = town.asked().fix
+        assert (await town.ask(fix=type(far)(48.137, 11.575, 8.0, far.at))).code == Reason.TOO_FAR
+        outcome = await town.ask()
+        assert outcome.verdict.of(Check.POSITION).reason is Reason.MOVED_TOO_FAST

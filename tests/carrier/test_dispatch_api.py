@@ -1,0 +1,255 @@
+"""The dispatchers' API: what a key may do, manifests in two spellings, decisions as they are made."""
+
+import asyncio
+import json
+from datetime import timedelta
+
+import pytest
+
+from carrier import api_keys
+from carrier.api_keys import Scope
+from carrier.dispatch_api import ROUTES
+from tests.carrier.served import FAR, PLACE, Served
+
+
+@pytest.fixture
+async def served(tmp_path):
+    async with Served(tmp_path) as served:
+        yield served
+
+
+async def key(served, *scopes):
+    async with served.store.transaction() as session:
+        row, secret = await api_keys.add(session, "a program", scopes, "tests", served.now())
+    return row.id, secret
+
+
+def filled(path, served):
+    names = {"driver": served.driver, "device": "device:none", "route": "route:none", "stop": served.stop}
+    return path.format(**names)
+
+
+# ---- keys ----
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+async def test_a_key_is_good_for_its_scopes_and_nothing_else(served, scope):
+    _, secret = await key(served, scope)
+    for route in ROUTES:
+        if route.path == "/v1/decisions/live" and route.who is scope:
+            continue
+        headers = {"Authorization": f"Bearer {secret}"}
+        async with served.http.request(route.method, filled(route.path, served), headers=headers, data=b"") as answer:
+            assert (answer.status == 403) is (route.who is not scope), route.path
+
+
+@pytest.mark.parametrize("shown", ["", "Bearer ", "Bearer vck_" + "A" * 43, "Basic x", "bearer {}", "Bearer {}x", "{}"])
+async def test_whatever_is_no_key_opens_no_route(served, shown):
+    headers = {"Authorization": shown.format(served.key)}
+    for route in ROUTES:
+        async with served.http.request(route.method, filled(route.path, served), headers=headers) as answer:
+            assert answer.status == 401, route.path
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_a_revoked_key_is_worth_nothing_at_once(served):
+    id_, secret = await key(served, Scope.READ)
+    headers = {"Authorization": f"Bearer {secret}"}
+    assert (await served.http.get("/v1/drivers", headers=headers)).status == 200
+    async with served.store.transaction() as session:
+        await api_keys.revoke(session, id_, "tests", served.now())
+    assert (await served.http.get("/v1/drivers", headers=headers)).status == 401
+
+
+async def test_a_key_is_taken_from_its_header_alone_and_from_no_other_origins_page(served):
+    assert (await served.http.get(f"/v1/drivers?key={served.key}&access_token={served.key}")).status == 401
+    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "evil.example"}):
+        assert (await served.request("GET", "/v1/drivers", headers=headers)).status == 403
+    assert (await served.request("GET", "/v1/drivers", headers={"Origin": served.origin})).status == 200
+
+
+async def test_a_drivers_session_is_no_key(served):
+    phone = await served.phone()
+    assert (await phone.send("GET", "/v1/drivers"))[0] == 401
+
+
+# ---- drivers ----
+
+
+async def test_a_driver_is_added_invited_vetted_revoked_and_removed_and_each_is_audited(served):
+    until = (served.now() + timedelta(days=9)).isoformat()
+    added = await served.ask("POST", "/v1/drivers", json={"name": "Sam", "vetted_until": None})
+    id_, path = added["id"], f"/v1/drivers/{added['id']}"
+    phone = await served.phone(id_)
+    stop = await served.bring(id_)
+    assert await phone.open(0, stop) == ("refused", {"id": "vetting_missing"})
+    changed = await served.ask("PUT", path, json={"active": True, "vetted_until": until})
+    assert changed["vetted_until"].endswith("Z")
+    assert len(changed["devices"]) == 1
+    assert await phone.open(0, stop) == ("granted", {})
+    await served.ask("PUT", path, json={"active": False, "vetted_until": until})
+    assert (await phone.send("GET", "/driver/today"))[0] == 401
+    assert await served.ask("POST", f"{path}/revoke") == {"devices": 1}
+    await served.ask("DELETE", path)
+    assert (await served.request("PUT", path, json={"active": True, "vetted_until": None})).status == 404
+    entries = (await served.ask("GET", f"/v1/audit?subject={id_}"))["entries"]
+    assert [entry["what"] for entry in reversed(entries)] == [
+        "driver added",
+        "driver invited",
+        "vetting changed",
+        "driver deactivated",
+        "driver removed",
+    ]
+    assert {entry["who"].partition(":")[0] for entry in entries} == {"key"}
+    assert "Sam" not in json.dumps(await served.ask("GET", "/v1/audit"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"name": "", "vetted_until": None},
+        {"name": "x" * 81, "vetted_until": None},
+        {"name": "a\u202eb", "vetted_until": None},
+        {"name": "Sam"},
+        {"name": "Sam", "vetted_until": "2027-01-01"},
+        {"name": "Sam", "vetted_until": None, "admin": True},
+        {"name": 7, "vetted_until": None},
+    ],
+    ids=str,
+)
+async def test_a_driver_that_cannot_be_is_refused(served, body):
+    async with await served.request("POST", "/v1/drivers", json=body) as answer:
+        assert answer.status == 400
+        assert (await answer.json())["error"] == "bad_request"
+
+
+async def test_an_id_of_another_kind_is_not_there(served):
+    assert (await served.request("POST", f"/v1/drivers/{served.stop}/revoke")).status == 404
+    assert (await served.request("DELETE", f"/v1/devices/{served.driver}")).status == 404
+
+
+# ---- manifests ----
+
+
+def manifest(served, **stop):
+    now = served.now()
+    begins, ends = (now - timedelta(hours=1)).isoformat(), (now + timedelta(hours=1)).isoformat()
+    stop = {
+        "building": served.building,
+        "doors": list(served.doors),
+        "window_from": begins,
+        "window_to": ends,
+        "reference": "P-2",
+    } | stop
+    day = now.date().isoformat()
+    return {"routes": [{"driver": served.other, "day": day, "shift_from": begins, "shift_to": ends, "stops": [stop]}]}
+
+
+async def test_a_manifest_is_brought_once_as_json_and_its_stops_are_ended(served):
+    (route,) = (await served.ask("POST", "/v1/manifests", json=manifest(served)))["routes"]
+    async with await served.request("POST", "/v1/manifests", json=manifest(served)) as again:
+        assert again.status == 400
+        assert "cancel that first" in (await again.json())["why"]
+    listed = (await served.ask("GET", f"/v1/routes?day={served.now().date()}"))["routes"]
+    (mine,) = [each for each in listed if each["id"] == route]
+    (stop,) = mine["stops"]
+    assert (stop["state"], stop["reference"], len(stop["doors"])) == ("due", "P-2", 2)
+    await served.ask("POST", f"/v1/stops/{stop['id']}/end", json={"state": "done"})
+    assert (await served.request("POST", f"/v1/stops/{stop['id']}/end", json={"state": "done"})).status == 404
+    assert await served.ask("DELETE", f"/v1/routes/{route}") == {"stops": 0}
+
+
+async def test_a_manifest_is_brought_as_csv(served):
+    route = manifest(served)["routes"][0]
+    stop = route["stops"][0]
+    columns = "driver,day,shift_from,shift_to,building,doors,window_from,window_to,reference"
+    row = [route["driver"], route["day"], route["shift_from"], route["shift_to"], stop["building"]]
+    row += [" ".join(stop["doors"]), stop["window_from"], stop["window_to"], ""]
+    text = f"{columns}\n{','.join(row)}\n"
+    headers = {"Content-Type": "text/csv"}
+    assert len((await served.ask("POST", "/v1/manifests", data=text.encode(), headers=headers))["routes"]) == 1
+
+
+async def test_a_wrong_line_is_named_and_nothing_of_the_manifest_is_taken(served):
+    wrong = manifest(served, building="building:none")
+    async with await served.request("POST", "/v1/manifests", json=wrong) as answer:
+        assert answer.status == 400
+        assert "there is no building building:none" in (await answer.json())["why"]
+    for data, kind in ((b"\xff", "text/csv"), (b"{", "application/json"), (b"", "text/csv")):
+        async with await served.request("POST", "/v1/manifests", data=data, headers={"Content-Type": kind}) as answer:
+            assert answer.status == 400
+    async with await served.request(
+        "POST", "/v1/manifests", data=b"x", headers={"Content-Type": "text/plain"}
+    ) as answer:
+        assert answer.status == 415
+    assert len((await served.ask("GET", f"/v1/routes?day={served.now().date()}"))["routes"]) <= 1
+
+
+async def test_a_cancelled_stop_opens_nothing(served):
+    phone = await served.phone()
+    await served.ask("POST", f"/v1/stops/{served.stop}/end", json={"state": "cancelled"})
+    assert await phone.open() == ("refused", {"route": "stop_cancelled"})
+
+
+# ---- decisions ----
+
+
+async def test_a_decision_is_told_with_what_was_measured_and_never_a_place(served):
+    phone = await served.phone()
+    await phone.open(place=FAR)
+    served.advance(seconds=10)
+    await phone.open()
+    newest, oldest = (await served.ask("GET", "/v1/decisions"))["decisions"]
+    assert (newest["state"], oldest["state"], oldest["code"]) == ("granted", "refused", "too_far")
+    assert (oldest["driver"]["name"], oldest["building"], oldest["door"]["name"]) == (
+        "Kim Example",
+        "Linden Court",
+        "Gate",
+    )
+    assert oldest["position"]["metres"] == pytest.approx(412, abs=2)
+    assert (newest["position"]["metres"], newest["position"]["typed"]) == (0, False)
+    older = await served.ask("GET", f"/v1/decisions?limit=1&before={newest['request']}")
+    assert [each["request"] for each in older["decisions"]] == [oldest["request"]]
+    said = json.dumps([newest, oldest]) + json.dumps(await served.ask("GET", "/v1/audit"))
+    for coordinate in (*PLACE, *FAR):
+        assert str(coordinate) not in said
+
+
+async def test_decisions_are_followed_as_they_are_made_and_told_once(served):
+    phone = await served.phone()
+    following = await served.request("GET", "/v1/decisions/live")
+    assert following.content_type == "application/x-ndjson"
+    assert await phone.open() == ("granted", {})
+
+    async def told():
+        async for line in following.content:
+            if line.strip():
+                return json.loads(line)
+        raise AssertionError("the line ended")
+
+    async with asyncio.timeout(10):
+        decision = await told()
+        while decision["state"] in ("asked", "signed"):
+            decision = await told()
+    assert (decision["state"], decision["driver"]["name"]) == ("granted", "Kim Example")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2.5):
+            await told()
+    following.close()
+
+
+async def test_the_program_ends_although_somebody_follows(served):
+    following = await served.request("GET", "/v1/decisions/live")
+    async with asyncio.timeout(10):
+        await served.front.close()
+        assert (await following.content.read()).strip() == b""
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "limit=1&limit=2", "limit=-1"])
+async def test_a_limit_that_is_none_is_refused(served, query):
+    assert (await served.request("GET", f"/v1/decisions?{query}")).status == 400
+    assert (await served.request("GET", f"/v1/audit?{query}")).status == 400
+
+
+async def test_a_body_that_is_too_large_is_refused(served):
+    assert (await served.request("POST", "/v1/drivers", data=b"x" * 9000)).status == 413
