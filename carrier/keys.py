@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import stat
 from datetime import datetime, timedelta
@@ -22,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from vestibule_core import b64url, durable
+from vestibule_core import b64url, durable, keyset
 from vestibule_core.keys import Alg, SigningKey
 from vestibule_core.model import Issuer
 
@@ -266,23 +265,20 @@ async def publish(
 
 def _signed_set(row: KeySet, issuer: Issuer, keys: list[KeyRow], root: SigningKey) -> str:
     """Return the set as buildings read it: ``door-keys+jwt`` (protocol E)."""
-    payload = {
-        "iss": issuer,
-        "ver": row.version,
-        "iat": row.iat,
-        "exp": row.exp,
-        "keys": [
-            {
-                "kid": key.kid,
-                **key.public,
-                "use": key.use,
-                "nbf": int(key.sign_from.timestamp()),
-                "exp": int(key.publish_until.timestamp()),
-            }
+    published = keyset.KeySet(
+        issuer=issuer,
+        version=row.version,
+        issued_at=row.iat,
+        expires_at=row.exp,
+        keys=tuple(
+            keyset.PublishedKey(
+                public=b64url.decode(key.public["x"].encode()),
+                use=keyset.Use(key.use),
+                valid_from=int(key.sign_from.timestamp()),
+                valid_until=int(key.publish_until.timestamp()),
+            )
             for key in keys
-        ],
-        "next": row.next_root,
-    }
-    header = {"alg": root.alg, "kid": root.kid, "typ": "door-keys+jwt"}
-    signed = ".".join(b64url.encode(json.dumps(part, separators=(",", ":")).encode()) for part in (header, payload))
-    return f"{signed}.{b64url.encode(root.sign(signed.encode()))}"
+        ),
+        next_root=None if row.next_root is None else b64url.decode(row.next_root.encode()),
+    )
+    return keyset.write(root, published)

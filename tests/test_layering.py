@@ -33,6 +33,7 @@ ACTS = {
     "evidence",
     "identity",
     "journal",
+    "link/__init__",
     "receipts",
     "schema",
     "strike",

@@ -1,5 +1,6 @@
 """The carrier's keys: files, rotation with two that overlap, revocation, and the set that the root signs."""
 
+import hashlib
 import json
 import stat
 from datetime import timedelta
@@ -15,7 +16,8 @@ from carrier.keys import KeyFolder, KeyUnusable
 from carrier.store import Store, database_url, schema
 from carrier.store.tables import KeyUse
 from tests.simulated import Carrier
-from vestibule_core import b64url
+from vestibule_core import b64url, keyset
+from vestibule_core.errors import KeySetInvalid
 from vestibule_core.keys import SigningKey, import_jwk_set
 from vestibule_core.model import Issuer
 
@@ -207,6 +209,23 @@ async def test_the_root_signs_a_set_with_a_rising_version_for_35_days(cloud):
     with pytest.raises(InvalidSignature):
         (await cloud.ring.signer(made.kid)).private.public_key().verify(b64url.decode(signature.encode()), signed)
     assert (await cloud.publish()).version == 2
+
+
+async def test_a_building_reads_each_set_and_takes_the_next_root_that_was_named(cloud):
+    (made, _) = await cloud.rotate()
+    raw = cloud.root.private.public_key().public_bytes_raw()
+    root = keyset.pin(ISSUER, raw, hashlib.sha256(raw).digest())
+    first = await cloud.publish()
+    read = keyset.read(first.text, root, None, first.iat)
+    assert made.kid in [key.kid for key in read.keys]
+    following = SigningKey.generate()
+    second = await cloud.publish(following=following)
+    read = keyset.read(second.text, root, read, second.iat)
+    with pytest.raises(KeySetInvalid, match="older_version"):
+        keyset.read(first.text, root, read, second.iat)
+    third = await cloud.publish(root=following)
+    after = keyset.succeed(read, following.private.public_key().public_bytes_raw())
+    assert keyset.read(third.text, after, read, third.iat).version == 3
 
 
 async def test_another_root_is_refused_unless_it_was_named_before(cloud):
