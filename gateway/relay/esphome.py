@@ -21,12 +21,12 @@ import logging
 import math
 import random
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, override
 
 from aioesphomeapi.client import APIClient
 from aioesphomeapi.core import (
@@ -56,8 +56,9 @@ from vestibule_core.errors import OutcomeUnknown, StrikeRefused, StrikeUnreachab
 from vestibule_core.model import Sense
 from vestibule_core.strike import Capabilities, Pulse, Reading
 
-from .board import Input, Inverted, Listeners
+from .board import Input, Inverted
 from .config import EsphomeConfig
+from .line import ReportedInput, ReportedOutput, looked_at, numbered
 from .secret import read_secret
 
 ANSWER: Final = 2.0
@@ -164,7 +165,7 @@ class EsphomeBoard:
         self.capabilities: Final = Capabilities(device_timed=True, feedback=True, can_secure=True, can_hold=True)
         self._name, self._config, self._key = name, config, _read_key(name, config)
         self._channels = [EsphomeChannel(self, number) for number in range(1, config.outputs + 1)]
-        self._inputs = [EsphomeInput() for _ in range(config.inputs)]
+        self._inputs = [ReportedInput() for _ in range(config.inputs)]
         self._link: _Link | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
@@ -218,9 +219,9 @@ class EsphomeBoard:
                 self._forget()
                 await asyncio.sleep(0)
         said = [f"node {info.name}, ESPHome {_words(info.esphome_version)}, answers in {took * 1000:.0f} ms"]
-        said.append(f"{len(self._channels)} outputs, on: {_numbers(on)}")
+        said.append(f"{len(self._channels)} outputs, on: {numbered(on)}")
         if self._inputs:
-            said.append(f"{len(self._inputs)} inputs, on: {_numbers(active)}")
+            said.append(f"{len(self._inputs)} inputs, on: {numbered(active)}")
         return "; ".join(said)
 
     async def _follow(self) -> None:
@@ -292,7 +293,7 @@ class EsphomeBoard:
     async def _answer[T](self, link: _Link, task: asyncio.Task[T]) -> T:
         """Return what a request comes to; raise _Failed, after which there is no connection."""
         link.requests.add(task)
-        task.add_done_callback(_looked_at)
+        task.add_done_callback(looked_at)
         try:
             await asyncio.wait({task}, timeout=ANSWER)
         finally:
@@ -321,7 +322,7 @@ class EsphomeBoard:
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         self._connecting = None
-        _looked_at(task)
+        looked_at(task)
 
     async def _connect(self) -> None:
         """Try to connect, once; ``reason`` says why it did not come about."""
@@ -430,48 +431,21 @@ class EsphomeBoard:
             one.say(Sense.FAULT)
 
 
-class EsphomeChannel:
+class EsphomeChannel(ReportedOutput):
     """An output of a node. Implements ``Channel``."""
 
     def __init__(self, board: EsphomeBoard, number: int) -> None:
         """Take its number, from 1."""
-        self.number: Final = number
-        self.was_left_on = False
-        """This program switched it on, or may have, and nothing but this program switches it off."""
+        super().__init__(board, number)
         self.heard = 0
         """How often the node has said by itself how it is."""
         self._board = board
-        self._reading = Reading.UNKNOWN
-        self._readings: Listeners[[Reading]] = Listeners()
-        self._changes: Listeners[[]] = Listeners()
 
     @property
-    def capabilities(self) -> Capabilities:
-        """What it can do."""
-        return self._board.capabilities
-
-    @property
-    def reading(self) -> Reading:
-        """What the node said last; UNKNOWN if it does not answer."""
-        return self._reading
-
-    @property
+    @override
     def is_reachable(self) -> bool:
         """Whether the node answers."""
         return self._board.is_reachable
-
-    @property
-    def reason(self) -> str | None:
-        """Why it does not, in words for a person."""
-        return self._board.reason
-
-    def subscribe(self, listener: Callable[[Reading], None]) -> Callable[[], None]:
-        """Call ``listener`` with each new reading, until the returned function is called."""
-        return self._readings.add(listener)
-
-    def watch(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` when something has changed, until the returned function is called."""
-        return self._changes.add(listener)
 
     async def reach(self) -> None:
         """Ask the node something; raise StrikeUnreachable."""
@@ -483,47 +457,12 @@ class EsphomeChannel:
 
     async def hold(self, origin: object) -> None:  # noqa: ARG002 - every strike is told; this one has no use for it
         """Switch on until ``secure``."""
-        before, self.was_left_on = self.was_left_on, True
-        try:
-            await self._board.command(Action.HOLD, self, on=True)
-        except StrikeUnreachable, StrikeRefused:
-            self.was_left_on = before
-            raise
+        await self.leave_on(self._board.command(Action.HOLD, self, on=True))
 
     async def secure(self) -> None:
         """Switch off; that ends a release as well."""
         await self._board.command(Action.SECURE, self, on=False)
         self.was_left_on = False
-
-    def read(self, reading: Reading) -> None:
-        """Take what the node says."""
-        if reading is not self._reading:
-            self._reading = reading
-            self._readings.tell(reading)
-            self.changed()
-
-    def changed(self) -> None:
-        """Tell those who watch."""
-        self._changes.tell()
-
-
-class EsphomeInput:
-    """An input of a node. Implements ``Input``."""
-
-    def __init__(self) -> None:
-        """Make one that has said nothing yet."""
-        self.sense = Sense.UNKNOWN
-        self._senses: Listeners[[Sense]] = Listeners()
-
-    def subscribe(self, listener: Callable[[Sense], None]) -> Callable[[], None]:
-        """Call ``listener`` with each new word of it, until the returned function is called."""
-        return self._senses.add(listener)
-
-    def say(self, sense: Sense) -> None:
-        """Take what the node says."""
-        if sense is not self.sense:
-            self.sense = sense
-            self._senses.tell(sense)
 
 
 def _read_key(name: str, config: EsphomeConfig) -> str:
@@ -600,13 +539,3 @@ async def _ended(task: asyncio.Task[None] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.wait({task})
-
-
-def _looked_at(task: asyncio.Task[Any]) -> None:
-    """Keep the event loop from telling of an exception that nobody waits for any more."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _numbers(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers)) or "none"

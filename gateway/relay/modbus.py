@@ -19,10 +19,10 @@ import logging
 import math
 import random
 import struct
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
-from typing import Any, Final, override
+from typing import Final, override
 
 from pymodbus import FramerType
 from pymodbus.client import AsyncModbusTcpClient
@@ -35,8 +35,9 @@ from vestibule_core.errors import OutcomeUnknown, StrikeRefused, StrikeUnreachab
 from vestibule_core.model import Sense
 from vestibule_core.strike import Capabilities, Pulse, Reading
 
-from .board import Input, Inverted, Listeners, drop_at_the_end
+from .board import Input, Inverted, drop_at_the_end
 from .config import Framing, ModbusConfig
+from .line import ReportedInput, ReportedOutput, looked_at, numbered
 
 ANSWER: Final = 1.0
 """Seconds in which a board has to take a connection, and to answer a request."""
@@ -106,7 +107,7 @@ class ModbusBoard:
         )
         self._name, self._config = name, config
         self._channels = [ModbusChannel(self, config, index) for index in range(config.outputs)]
-        self._inputs = [ModbusInput() for _ in range(config.inputs)]
+        self._inputs = [ReportedInput() for _ in range(config.inputs)]
         self._turn = asyncio.Lock()
         self._client: AsyncModbusTcpClient | None = None
         self._request: asyncio.Task[ModbusPDU] | None = None
@@ -162,12 +163,12 @@ class ModbusBoard:
                 self._close()
                 await asyncio.sleep(0)
         on = [channel.number for channel in self._channels if channel.reading is Reading.RELEASED]
-        said = [f"answers in {took * 1000:.0f} ms", f"{len(self._channels)} outputs, on: {_numbers(on)}"]
+        said = [f"answers in {took * 1000:.0f} ms", f"{len(self._channels)} outputs, on: {numbered(on)}"]
         if self._inputs and not self._inputs_work:
             said.append("its inputs cannot be read: has it any?")
         elif self._inputs:
             closed = [number for number, one in enumerate(self._inputs, 1) if one.sense is Sense.ACTIVE]
-            said.append(f"{len(self._inputs)} inputs, closed: {_numbers(closed)}")
+            said.append(f"{len(self._inputs)} inputs, closed: {numbered(closed)}")
         return "; ".join(said)
 
     async def _follow(self) -> None:
@@ -316,7 +317,7 @@ class ModbusBoard:
         assert self._client is not None
         loop = asyncio.get_running_loop()
         self._request = task = loop.create_task(self._client.execute(False, request), eager_start=True)
-        task.add_done_callback(_looked_at)
+        task.add_done_callback(looked_at)
         try:
             await asyncio.wait({task}, timeout=ANSWER)
         except asyncio.CancelledError:
@@ -370,48 +371,15 @@ class ModbusBoard:
             client.close()
 
 
-class ModbusChannel:
+class ModbusChannel(ReportedOutput):
     """An output of a board. Implements ``Channel``."""
 
     def __init__(self, board: ModbusBoard, config: ModbusConfig, index: int) -> None:
         """Take the number of its coil, from 0."""
-        self.number: Final = index + 1
-        self.was_left_on = False
-        """This program switched it on, or may have, and nothing but this program switches it off."""
+        super().__init__(board, index + 1)
         self._board, self._index = board, index
         self._flash = None if config.flash is None else config.flash + index
         self._flashes_until = -math.inf
-        self._reading = Reading.UNKNOWN
-        self._readings: Listeners[[Reading]] = Listeners()
-        self._changes: Listeners[[]] = Listeners()
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What it can do."""
-        return self._board.capabilities
-
-    @property
-    def reading(self) -> Reading:
-        """What the board said last; UNKNOWN if it does not answer."""
-        return self._reading
-
-    @property
-    def is_reachable(self) -> bool:
-        """Whether the board answers."""
-        return self._reading is not Reading.UNKNOWN
-
-    @property
-    def reason(self) -> str | None:
-        """Why it does not, in words for a person."""
-        return self._board.reason
-
-    def subscribe(self, listener: Callable[[Reading], None]) -> Callable[[], None]:
-        """Call ``listener`` with each new reading, until the returned function is called."""
-        return self._readings.add(listener)
-
-    def watch(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` when something has changed, until the returned function is called."""
-        return self._changes.add(listener)
 
     async def reach(self) -> None:
         """Ask the board how its outputs are; raise StrikeUnreachable."""
@@ -439,42 +407,11 @@ class ModbusChannel:
         await self._switch_off()
 
     async def _switch_on(self) -> None:
-        before, self.was_left_on = self.was_left_on, True
-        try:
-            await self._board.command(self._index, ON, self._index, Reading.RELEASED)
-        except StrikeUnreachable, StrikeRefused:
-            self.was_left_on = before
-            raise
+        await self.leave_on(self._board.command(self._index, ON, self._index, Reading.RELEASED))
 
     async def _switch_off(self) -> None:
         await self._board.command(self._index, OFF, self._index, Reading.SECURED)
         self.was_left_on, self._flashes_until = False, -math.inf
-
-    def read(self, reading: Reading) -> None:
-        """Take what the board says."""
-        if reading is not self._reading:
-            self._reading = reading
-            self._readings.tell(reading)
-            self._changes.tell()
-
-
-class ModbusInput:
-    """An input of a board. Implements ``Input``."""
-
-    def __init__(self) -> None:
-        """Make one that has said nothing yet."""
-        self.sense = Sense.UNKNOWN
-        self._senses: Listeners[[Sense]] = Listeners()
-
-    def subscribe(self, listener: Callable[[Sense], None]) -> Callable[[], None]:
-        """Call ``listener`` with each new word of it, until the returned function is called."""
-        return self._senses.add(listener)
-
-    def say(self, sense: Sense) -> None:
-        """Take what the board says."""
-        if sense is not self.sense:
-            self.sense = sense
-            self._senses.tell(sense)
 
 
 def _refusal(code: int) -> VestibuleError:
@@ -488,13 +425,3 @@ def _refusal(code: int) -> VestibuleError:
             return StrikeUnreachable("the adapter before the board has no way to it")
         case _:  # 4: it failed meanwhile; 5: it will do it; 11: the adapter has passed it on and heard nothing
             return OutcomeUnknown(f"the board does not say whether it moved (Modbus exception {code})")
-
-
-def _looked_at(task: asyncio.Task[Any]) -> None:
-    """Keep the event loop from telling of an exception that nobody waits for any more."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _numbers(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers)) or "none"

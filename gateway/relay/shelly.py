@@ -26,7 +26,7 @@ import logging
 import math
 import random
 import socket
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from time import monotonic
@@ -51,8 +51,9 @@ from vestibule_core.model import Sense
 from vestibule_core.strike import Capabilities, Pulse, Reading
 
 from . import shelly_rpc as rpc
-from .board import Input, Inverted, Listeners, drop_at_the_end
+from .board import Input, Inverted, drop_at_the_end
 from .config import ShellyConfig
+from .line import ReportedInput, ReportedOutput, numbered
 from .shelly_rpc import FIRST_GENERATION, LARGEST_FRAME, NONSENSE, Answer, Challenge, Garbage, Notice, Unit
 
 ANSWER: Final = 2.0
@@ -104,7 +105,7 @@ class ShellyBoard:
         self.capabilities: Final = Capabilities(device_timed=True, feedback=True, can_secure=True, can_hold=True)
         self._name, self._config, self._password = name, config, password
         self._channels = [ShellyChannel(self, index) for index in range(config.outputs)]
-        self._inputs = [ShellyInput() for _ in range(config.inputs)]
+        self._inputs = [ReportedInput() for _ in range(config.inputs)]
         self._turn = asyncio.Lock()
         self._numbers = itertools.count(1)
         self._link: _Link | None = None
@@ -174,10 +175,10 @@ class ShellyBoard:
         said = [
             f"{unit.model}, firmware {unit.version}, {unit.id}",
             f"answers in {took * 1000:.0f} ms",
-            f"{len(self._channels)} outputs, on: {_numbers(on)}",
+            f"{len(self._channels)} outputs, on: {numbered(on)}",
         ]
         if self._inputs:
-            said.append(f"{len(self._inputs)} inputs, closed: {_numbers(closed)}")
+            said.append(f"{len(self._inputs)} inputs, closed: {numbered(closed)}")
         return "; ".join([*said, *(f"WARNING: {danger}" for danger in found)])
 
     async def _follow(self) -> None:
@@ -577,47 +578,14 @@ async def _what_else(session: ClientSession, url: URL, status: int) -> str:
     return f"it takes no WebSocket (HTTP {status}): is it a Shelly, and has it too many connections?"
 
 
-class ShellyChannel:
+class ShellyChannel(ReportedOutput):
     """An output of a unit. Implements ``Channel``."""
 
     def __init__(self, board: ShellyBoard, index: int) -> None:
         """Take the id of its switch, from 0."""
-        self.number: Final = index + 1
-        self.was_left_on = False
-        """This program switched it on, or may have, and nothing but this program switches it off."""
+        super().__init__(board, index + 1)
         self._board, self._index = board, index
         self._timer_until = -math.inf
-        self._reading = Reading.UNKNOWN
-        self._readings: Listeners[[Reading]] = Listeners()
-        self._changes: Listeners[[]] = Listeners()
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What it can do."""
-        return self._board.capabilities
-
-    @property
-    def reading(self) -> Reading:
-        """What the unit said last; UNKNOWN if it does not answer."""
-        return self._reading
-
-    @property
-    def is_reachable(self) -> bool:
-        """Whether the unit answers."""
-        return self._reading is not Reading.UNKNOWN
-
-    @property
-    def reason(self) -> str | None:
-        """Why it does not, in words for a person."""
-        return self._board.reason
-
-    def subscribe(self, listener: Callable[[Reading], None]) -> Callable[[], None]:
-        """Call ``listener`` with each new reading, until the returned function is called."""
-        return self._readings.add(listener)
-
-    def watch(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` when something has changed, until the returned function is called."""
-        return self._changes.add(listener)
 
     async def reach(self) -> None:
         """Ask the unit how this output is, which proves the password as well; raise StrikeUnreachable."""
@@ -635,12 +603,7 @@ class ShellyChannel:
         if monotonic() < self._timer_until:
             # No document says whether a timer that is running ends a plain on, too, when its time is over.
             await self._switch_off()
-        before, self.was_left_on = self.was_left_on, True
-        try:
-            await self._board.command(self._index, True, Reading.RELEASED)
-        except StrikeUnreachable, StrikeRefused:
-            self.was_left_on = before
-            raise
+        await self.leave_on(self._board.command(self._index, True, Reading.RELEASED))
 
     async def secure(self) -> None:
         """Switch off; that ends a timed release as well."""
@@ -649,32 +612,6 @@ class ShellyChannel:
     async def _switch_off(self) -> None:
         await self._board.command(self._index, False, Reading.SECURED)
         self.was_left_on, self._timer_until = False, -math.inf
-
-    def read(self, reading: Reading) -> None:
-        """Take what the unit says."""
-        if reading is not self._reading:
-            self._reading = reading
-            self._readings.tell(reading)
-            self._changes.tell()
-
-
-class ShellyInput:
-    """An input of a unit. Implements ``Input``."""
-
-    def __init__(self) -> None:
-        """Make one that has said nothing yet."""
-        self.sense = Sense.UNKNOWN
-        self._senses: Listeners[[Sense]] = Listeners()
-
-    def subscribe(self, listener: Callable[[Sense], None]) -> Callable[[], None]:
-        """Call ``listener`` with each new word of it, until the returned function is called."""
-        return self._senses.add(listener)
-
-    def say(self, sense: Sense) -> None:
-        """Take what the unit says."""
-        if sense is not self.sense:
-            self.sense = sense
-            self._senses.tell(sense)
 
 
 def _refusal(code: int) -> VestibuleError:
@@ -688,7 +625,3 @@ def _refusal(code: int) -> VestibuleError:
             return StrikeRefused(f"the unit will not switch now (error {code}): its own page says why")
         case _:
             return OutcomeUnknown(f"the unit does not say whether it moved (error {code})")
-
-
-def _numbers(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers)) or "none"

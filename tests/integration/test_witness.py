@@ -28,9 +28,9 @@ from custom_components.vestibule.vestibule_core import receipts
 from custom_components.vestibule.vestibule_core.api.client import GatewayClient
 from custom_components.vestibule.vestibule_core.api.messages import Happened
 from custom_components.vestibule.vestibule_core.cosignature import cosigned_at
-from custom_components.vestibule.vestibule_core.epoch import Epoch, read_head
+from custom_components.vestibule.vestibule_core.epoch import read_head
 from custom_components.vestibule.vestibule_core.errors import GatewayRefused
-from custom_components.vestibule.vestibule_core.model import AccessEvent, Code, EventName
+from custom_components.vestibule.vestibule_core.model import AccessEvent, EventName
 from tests.integration.gateway import Gateway
 from tests.integration.test_remote import (  # noqa: F401 - fixtures
     ROOM,
@@ -303,8 +303,6 @@ async def test_row_68_a_building_that_was_set_back_lets_no_token_in_until_an_adm
     assert (await receipts.newest_head(site.embedded.journal)).epoch.number == 1
     assert not hand.disputed
     assert EventName.WITNESS_REFUSED not in [event.data["outcome"] for event in site.events]
-    assert Code.JOURNAL_DISPUTED.told == "DOOR_UNAVAILABLE"
-    assert Epoch() < (await receipts.newest_head(site.embedded.journal)).epoch
 
 
 async def test_what_a_gateway_makes_up_about_the_building_proves_nothing(paired, monkeypatch, caplog):
