@@ -8,17 +8,22 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from . import commands
+from .conformance import command as conformance
 
 _EXTRA = {"aiosqlite", "alembic", "asyncpg", "sqlalchemy", "webauthn"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status. 0: done; 2: not done, standard error says why; 130: interrupted."""
+    """Run one command; return the exit status. 0: done; 1: what was judged is refused; 2: not done, standard error
+    says why; 130: interrupted.
+    """
     parser = argparse.ArgumentParser(
         prog="vestibule-carrier", description="A carrier's cloud: who may open a door now."
     )
     parser.add_argument("--version", action="version", version=version("vestibule-gateway"))
-    commands.add_commands(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands.add_commands(subparsers)
+    conformance.add_command(subparsers)
     given = parser.parse_args(arguments)
     try:
         return int(given.run(given))

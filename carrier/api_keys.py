@@ -35,6 +35,8 @@ class Scope(StrEnum):
     """Bring routes, and end their stops."""
     DRIVERS = "drivers"
     """Add, invite, vet, revoke and remove drivers."""
+    ALARMS = "alarms"
+    """Mark alarms as seen."""
     AUDIT = "audit"
     """See who changed what."""
 

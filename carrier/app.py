@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final, Self
 
 from aiohttp import web
 
-from .cloud import Cloud, NoBuildings
+from .cloud import Cloud
 from .config import Config
 from .decide import Desk, settle
 from .keys import KeyFolder
+from .links import Links
 from .passkeys import Party
 from .retention import retain
 from .server import Api
 from .store import Store, StoreUnavailable, schema
+from .ways import Ways
 
 _LOGGER = logging.getLogger(__name__)
 END: Final = 30.0
@@ -42,27 +45,40 @@ class _Lines(logging.Formatter):
 class Front:
     """The cloud on the network."""
 
-    def __init__(self, cloud: Cloud, runner: web.AppRunner, port: int) -> None:
+    def __init__(self, cloud: Cloud, runner: web.AppRunner, site: web.TCPSite, port: int) -> None:
         """Use ``Front.open``."""
-        self.cloud, self._runner, self.port = cloud, runner, port
+        self.cloud, self._runner, self._site, self.port = cloud, runner, site, port
+        self._keeping = asyncio.get_running_loop().create_task(cloud.ways.run())
+        self._keeping.add_done_callback(lambda _: cloud.ending.set())  # it ends by being told to, or by a fault
 
     @classmethod
     async def open(cls, cloud: Cloud, host: str, port: int) -> Self:
-        """Serve ``cloud`` at an address of this machine; ``port`` 0: a free one. Raises OSError."""
+        """Serve ``cloud`` at an address of this machine; ``port`` 0: a free one. Raises OSError, StoreUnavailable."""
+        await cloud.ways.links.begin()
         runner = web.AppRunner(Api(cloud).app, access_log=None, shutdown_timeout=END)
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, port).start()
+            site = web.TCPSite(runner, host, port)
+            await site.start()
         except BaseException:
             await runner.cleanup()
             raise
-        return cls(cloud, runner, runner.addresses[0][1])
+        return cls(cloud, runner, site, runner.addresses[0][1])
 
     async def close(self) -> None:
-        """Listen to nobody any more, and let what is in progress come to its end."""
+        """Listen to nobody any more, and let what is in progress come to its end: first what drivers wait for, then
+        the links that it needs.
+        """
         self.cloud.ending.set()
+        if self._site in self._runner.sites:  # not closed before
+            await self._site.stop()
+        await self.cloud.end()
+        await self.cloud.ways.end()
         await self._runner.cleanup()
         await self.cloud.end()
+        self._keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._keeping  # a fault of it is not to be lost
 
 
 async def serve(config: Config) -> None:
@@ -77,13 +93,15 @@ async def serve(config: Config) -> None:
     try:
         await schema.check(store)
         days = timedelta(days=config.retention.evidence)
-        desk = Desk(store, KeyFolder(config.keys), NoBuildings(), config.issuer, config.limits, days)
-        cloud = Cloud(desk, Party(config.host, config.origin, config.name), typed_positions=config.typed_positions)
+        ring = KeyFolder(config.keys)
+        ways = Ways(store, Links(store, ring, config.issuer, config.name))
+        desk = Desk(store, ring, ways, config.issuer, config.limits, days)
+        party = Party(config.host, config.origin, config.name)
+        cloud = Cloud(desk, party, ways, typed_positions=config.typed_positions)
         front = await Front.open(cloud, config.listen.host, config.listen.port)
         _LOGGER.info("Serving %s at %s:%s", config.origin, config.listen.host, front.port)
         if cloud.typed_positions:
             _LOGGER.warning("Typed positions are taken: this is for trying it out, not for drivers")
-        _LOGGER.warning("No building is connected: what is confirmed is answered with 'unreachable', nothing is signed")
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, cloud.ending.set)
         try:

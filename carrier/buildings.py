@@ -1,6 +1,7 @@
-"""Buildings and their doors: where a door is, and by which key its controller is known. Each change is audited.
+"""Buildings, their controllers and their doors, as the carrier adds, shows and removes them. Each change is audited.
 
-What it refuses to do: let a door belong to two buildings, or take a door's position from anybody but who adds it.
+A building that is enrolled by a code (enrolment.py) says itself which doors it has, and where. What this file refuses
+to do: let a door belong to two buildings, or a controller to two.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from vestibule_core.model import DoorId, door_id
@@ -20,8 +21,9 @@ from vestibule_core.note import NoteError, VerifierKey
 from . import audit
 from .checks import is_place
 from .drivers import LONGEST_NAME, NoSuch, NotPossible, is_name
+from .enrolment import controller_id, forsake
 from .store import Prefix, new_id
-from .store.tables import Building, Door
+from .store.tables import Building, Controller, Door, DoorController, Link
 
 RADIUS: Final = (5, 500)
 """Metres that a door's own limit may be."""
@@ -95,13 +97,12 @@ async def add(
         key = VerifierKey.parse(controller_key)
     except NoteError as err:
         raise NotPossible(f"the controller's key: {err}") from err
-    if await session.scalar(select(Building.id).where(Building.controller_key == str(key))):
-        raise NotPossible("there is a building with this controller's key already")
-    building = Building(
-        id=new_id(Prefix.BUILDING), name=name, zone=zone, controller_key=str(key), enrolled_at=now, removed_at=None
-    )
+    if await session.get(Controller, str(key)) is not None:
+        raise NotPossible("this controller is, or was, in a building already: enrol it by a code")
+    building = Building(id=new_id(Prefix.BUILDING), name=name, zone=zone, enrolled_at=now, removed_at=None)
     session.add(building)
     await session.flush()
+    session.add(Controller(key=str(key), building_id=building.id, enrolled_at=now, removed_at=None))
     for door in doors:
         if await session.get(Door, door.id) is not None:
             raise NotPossible(f"{door.id} is a door of a building already")
@@ -110,21 +111,49 @@ async def add(
             Door(id=door.id, building_id=building.id, name=door.name, lat=lat, lon=lon, position_radius_m=door.radius)
         )
         await session.flush()
+        session.add(DoorController(door_id=door.id, controller_key=str(key)))
+    await session.flush()
     audit.record(session, now, who, "building added", building.id, doors=len(doors))
     return building
 
 
-async def listed(session: AsyncSession) -> list[tuple[Building, list[Door]]]:
-    """Return all buildings that were not removed, with their doors."""
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A building as it is shown."""
+
+    building: Building
+    doors: list[Door]
+    controllers: list[tuple[Controller, Link | None]]
+    """Those that were not removed, and their links."""
+    offered: set[str]
+    """Doors that one of them offers."""
+
+
+async def listed(session: AsyncSession) -> list[Listed]:
+    """Return all buildings that were not removed."""
     found = {
-        building.id: (building, list[Door]())
+        building.id: Listed(building, [], [], set())
         for building in await session.scalars(
             select(Building).where(Building.removed_at.is_(None)).order_by(Building.enrolled_at)
         )
     }
     for door in await session.scalars(select(Door).order_by(Door.name)):
         if door.building_id in found:
-            found[door.building_id][1].append(door)
+            found[door.building_id].doors.append(door)
+    of = dict[str, Listed]()
+    controllers = await session.execute(
+        select(Controller, Link)
+        .outerjoin(Link, Link.controller_key == Controller.key)
+        .where(Controller.removed_at.is_(None))
+        .order_by(Controller.enrolled_at, Controller.key)
+    )
+    for controller, link in controllers.tuples():
+        if controller.building_id in found:
+            of[controller.key] = found[controller.building_id]
+            of[controller.key].controllers.append((controller, link))
+    for offered, key in (await session.execute(select(DoorController.door_id, DoorController.controller_key))).tuples():
+        if key in of:
+            of[key].offered.add(offered)
     return list(found.values())
 
 
@@ -136,4 +165,25 @@ async def remove(session: AsyncSession, building_id: str, who: str, now: datetim
     building.removed_at = now
     for door in await session.scalars(select(Door).where(Door.building_id == building_id)):
         door.lat = door.lon = None
+    for controller in await session.scalars(
+        select(Controller).where(Controller.building_id == building_id, Controller.removed_at.is_(None))
+    ):
+        await _let_go(session, controller, now)
     audit.record(session, now, who, "building removed", building_id)
+
+
+async def remove_controller(session: AsyncSession, key: str, who: str, now: datetime) -> None:
+    """Remove one controller of a building: it is not asked any more, and what it alone offered never opens."""
+    controller = await session.get(Controller, key, with_for_update=True)
+    if controller is None or controller.removed_at is not None:
+        raise NoSuch("there is no controller with this key")
+    await _let_go(session, controller, now)
+    await forsake(session, controller.building_id)
+    id_ = controller_id(VerifierKey.parse(key))
+    audit.record(session, now, who, "controller removed", id_, building=controller.building_id)
+
+
+async def _let_go(session: AsyncSession, controller: Controller, now: datetime) -> None:
+    """Its link, if it has one, is ended by the replica that holds it."""
+    controller.removed_at = now
+    await session.execute(delete(DoorController).where(DoorController.controller_key == controller.key))

@@ -1,4 +1,4 @@
-"""What all that answers a request shares: the desk that decides, the page's own address, and the work in progress.
+"""What all that answers a request shares: the desk that decides, the links, the page's address, the work in progress.
 
 What it refuses to do: drop a decision because the program ends; that waits for it.
 """
@@ -11,31 +11,20 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-from vestibule_core.model import DoorId
-
-from .decide import Answer, Desk, SignedChallenge, Unreachable
+from .decide import Desk
 from .passkeys import Party
 from .store import Store
-
-
-class NoBuildings:
-    """The way to buildings as long as none is connected: a challenge is not to be had, so nothing is ever signed."""
-
-    async def challenge(self, building: str, door: DoorId) -> SignedChallenge:  # noqa: ARG002 - the protocol's
-        """Say that the building cannot be reached."""
-        raise Unreachable
-
-    async def unlock(self, building: str, text: str) -> Answer:  # noqa: ARG002 - the protocol's
-        """Say that the building cannot be reached."""
-        raise Unreachable
+from .ways import Ways
 
 
 class Cloud:
     """A carrier's cloud, as one program serves it. Belongs to one event loop."""
 
-    def __init__(self, desk: Desk, party: Party, *, typed_positions: bool = False) -> None:
-        """Decide at ``desk``. ``typed_positions``: those that a person typed are taken, and marked; for tests only."""
-        self.desk, self.party, self.typed_positions = desk, party, typed_positions
+    def __init__(self, desk: Desk, party: Party, ways: Ways, *, typed_positions: bool = False) -> None:
+        """Decide at ``desk``, and take links. ``typed_positions``: those that a person typed are taken, and marked; for
+        tests only.
+        """
+        self.desk, self.party, self.ways, self.typed_positions = desk, party, ways, typed_positions
         self.followers = 0
         """Programs that follow the decisions."""
         self.ending = asyncio.Event()
@@ -51,8 +40,8 @@ class Cloud:
         return self.desk.clock()
 
     def buildings_connected(self) -> int:
-        """Return how many buildings can be reached."""
-        return 0
+        """Return how many controllers hold a link to this replica."""
+        return len(self.ways.links)
 
     def work(self, doing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something to its end, whoever waits for it."""

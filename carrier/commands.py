@@ -17,12 +17,17 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from vestibule_core.link.code import EnrolmentCode
+
     from .config import Config
     from .store import Store
+    from .store.tables import Door
 
 DEFAULT_CONFIG: Final = Path("/etc/vestibule/carrier.toml")
 _WHO: Final = "command"
 _SOON: Final = timedelta(days=7)
+_LONGEST_CODE: Final = 30
+"""Days for which an enrolment code may be good."""
 
 type Run = Callable[[argparse.Namespace], int]
 
@@ -34,8 +39,8 @@ class Unusable(Exception):
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add them."""
 
-    def command(within: Any, name: str, run: Run, what: str, *arguments: str, **options: dict[str, Any]) -> None:
-        parser = within.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    def command(within: Any, named: str, run: Run, what: str, *arguments: str, **options: dict[str, Any]) -> None:
+        parser = within.add_parser(named, help=what, description=f"{what[0].upper()}{what[1:]}.")
         parser.add_argument(
             "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help=f"(default: {DEFAULT_CONFIG})"
         )
@@ -86,7 +91,16 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         until={**day, "dest": "vetted_until"},
     )
     command(of, "remove", _driver_remove, "remove a driver, with name and devices", "driver")
-    of = group("building", "add and show buildings")
+    of = group("building", "invite, add, show and remove buildings")
+    command(
+        of,
+        "invite",
+        _building_invite,
+        "make an enrolment code, by which a building connects itself",
+        name={"required": True, "metavar": "NAME", "help": "how the building is called here"},
+        building={"metavar": "ID", "help": "it is one more controller of this building"},
+        days={"type": int, "default": 7, "metavar": "DAYS", "help": "for which the code is good (default: 7)"},
+    )
     command(
         of,
         "add",
@@ -97,8 +111,15 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         controller_key={"required": True, "metavar": "KEY", "help": "the key its controller signs with: name+id+key"},
         doors={**file, "help": 'JSON: [{"id", "name", "lat", "lon", "radius"}, ...]'},
     )
-    command(of, "list", _building_list, "show all buildings and their doors")
-    command(of, "remove", _building_remove, "remove a building: none of its doors is asked for any more", "building")
+    command(of, "list", _building_list, "show all buildings, their controllers, links and doors")
+    command(
+        of,
+        "remove",
+        _building_remove,
+        "remove a building: none of its doors is asked for any more",
+        "building",
+        controller={"metavar": "KEY", "help": "only this one of its controllers: name+id+key"},
+    )
     of = group("manifest", "bring routes")
     command(of, "import", _manifest_import, "bring all routes of a file in, or none", "file")
     of = group("api-key", "add, show and revoke keys of dispatchers' programs")
@@ -108,10 +129,22 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         _api_key_add,
         "add a key; its secret is shown once",
         "name",
-        scope={"action": "append", "required": True, "help": "read, manifests, drivers or audit; may be repeated"},
+        scope={
+            "action": "append",
+            "required": True,
+            "help": "read, manifests, drivers, alarms or audit; may be repeated",
+        },
     )
     command(of, "list", _api_key_list, "show all keys")
     command(of, "revoke", _api_key_revoke, "revoke a key", "key")
+    command(
+        commands,
+        "alarms",
+        _alarms,
+        "show what somebody has to look into",
+        seen={"type": int, "metavar": "NUMBER", "help": "say that somebody has looked into this one"},
+        all={"action": "store_true", "help": "show those, too, that were seen"},
+    )
     command(commands, "audit", _audit, "show who changed what", last={"type": int, "default": 50, "metavar": "COUNT"})
     command(commands, "retain", _retain, "delete what is older than its time; a running cloud does it by itself")
 
@@ -405,25 +438,57 @@ def _building_add(given: argparse.Namespace) -> int:
     return 0
 
 
+def _building_invite(given: argparse.Namespace) -> int:
+    async def work(store: Store, config: Config) -> EnrolmentCode:
+        import hashlib
+
+        from vestibule_core.link.code import EnrolmentCode
+
+        from . import enrolment, keys
+
+        async with store.transaction() as session:
+            if (published := await keys.newest_set(session)) is None:
+                raise Unusable("publish keys first: `vestibule-carrier keys rotate`, then `keys publish --root FILE`")
+            lasts = timedelta(days=given.days)
+            secret = await enrolment.invite(session, given.name, given.building, lasts, _WHO, _now())
+            return EnrolmentCode(config.address, hashlib.sha256(published.root).digest(), secret)
+
+    if not 1 <= given.days <= _LONGEST_CODE:
+        raise Unusable(f"a code is good for 1 to {_LONGEST_CODE} days")
+    print(_in_store(given, work))
+    print(f"For the manager of the building alone, good for {given.days} days, for one controller.")
+    return 0
+
+
 def _building_list(given: argparse.Namespace) -> int:
     from . import buildings
 
     rows: list[tuple[str, ...]] = []
-    for building, doors in _in_session(given, buildings.listed):
-        rows.append((building.id, building.name, building.zone))
+    for each in _in_session(given, buildings.listed):
+        rows.append((each.building.id, each.building.name, each.building.zone))
         rows += [
-            ("  door", door.id, door.name if door.lat is not None else f"{door.name}, NO POSITION, so it never opens")
-            for door in doors
+            ("  controller", controller.key, f"connected since {_shown(link.since)}" if link else "NOT CONNECTED")
+            for controller, link in each.controllers
         ]
+        rows += [("  door", door.id, door.name + _flaw(door, each.offered)) for door in each.doors]
     print(_table(rows) or "no buildings")
     return 0
+
+
+def _flaw(door: Door, offered: set[str]) -> str:
+    if door.id not in offered:
+        return ", NO CONTROLLER OFFERS IT, so it never opens"
+    return "" if door.lat is not None else ", NO POSITION, so it never opens"
 
 
 def _building_remove(given: argparse.Namespace) -> int:
     from . import buildings
 
-    _in_session(given, lambda session: buildings.remove(session, given.building, _WHO, _now()))
-    print("removed")
+    if given.controller:
+        _in_session(given, lambda session: buildings.remove_controller(session, given.controller, _WHO, _now()))
+    else:
+        _in_session(given, lambda session: buildings.remove(session, given.building, _WHO, _now()))
+    print("removed     a link that is there is ended within seconds")
     return 0
 
 
@@ -470,6 +535,26 @@ def _api_key_revoke(given: argparse.Namespace) -> int:
 
     _in_session(given, lambda session: api_keys.revoke(session, given.key, _WHO, _now()))
     print("revoked")
+    return 0
+
+
+def _alarms(given: argparse.Namespace) -> int:
+    from . import alarms
+
+    if given.seen is not None:
+        _in_session(given, lambda session: alarms.see(session, given.seen, _WHO, _now()))
+        print("seen")
+        return 0
+    found = _in_session(given, lambda session: alarms.listed(session, 200, seen=None if given.all else False))
+    rows = [
+        (
+            str(each.id),
+            f"{_shown(each.at)}{', seen' if each.seen_at else ''}",
+            f"{each.kind} {each.subject} building={each.building_id or '-'} {_detail(each.detail)}",
+        )
+        for each in reversed(found)
+    ]
+    print(_table(rows) or "no alarms")
     return 0
 
 

@@ -67,6 +67,11 @@ class Config:
     retention: Retention = field(default_factory=Retention)
 
     @property
+    def address(self) -> str:
+        """``host[:port]`` of the pages: where buildings connect to."""
+        return urlsplit(self.origin).netloc
+
+    @property
     def host(self) -> str:
         """The host of the pages: a passkey's relying party."""
         return urlsplit(self.origin).hostname or ""
@@ -92,7 +97,7 @@ def parse_config(text: str, path: Path) -> Config:
     listen = top.table("listen")
     listen.only("host", "port")
     return Config(
-        name=top.text("name", _is_name, "a name, 1 to 64 characters"),
+        name=top.text("name", _is_name, "a name, 1 to 60 characters"),
         issuer=issuer(named),
         origin=top.text(
             "origin",
@@ -186,7 +191,7 @@ class _Table:
 
 
 def _is_name(text: str) -> bool:
-    return 0 < len(text.strip()) <= len(text) <= 64 and text.isprintable()
+    return 0 < len(text.strip()) <= len(text) <= 60 and text.isprintable()
 
 
 def _is_issuer(text: str) -> bool:

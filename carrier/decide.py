@@ -7,8 +7,10 @@ killed in between:
     signed     the token is written down as issued                                    it may leave from here on
     granted, refused_by_building, unknown                                             what the building said, or nothing
 
-What it refuses to do: sign for a challenge that the building's own key has not signed for this very door, give a door
-back once its token is written down, send a token twice, or say "granted" without the building's word.
+A door is given back if nothing was signed, if its token certainly never left this cloud, or, once, if the building
+itself says that it refused the token before it would have spent it (``is_unspent``). What this file refuses to do: sign
+for a challenge that a controller of the building has not signed for this very door, give a door back on a guess, send a
+token twice, or say "granted" without the building's word.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Final, Protocol
 from sqlalchemy import select
 
 from vestibule_core import b64url, token
-from vestibule_core.model import DoorId, Issuer, Word
+from vestibule_core.model import Code, DoorId, Issuer, Word
 from vestibule_core.token import Claims, Confirmations, DriverProof
 
 from . import audit, keys
@@ -32,7 +34,7 @@ from .checks import Asked, Check, Known, Limits, Reason, Result, Verdict, judge
 from .evidence import seal
 from .keys import Keyring, KeyUnusable
 from .store import Store, StoreUnavailable
-from .store.queries import claim_door, known, move_request, pseudonym, release_door
+from .store.queries import claim_door, known, move_request, pseudonym, release_door, tokens_for
 from .store.tables import Evidence, Issued, KeyUse, OutcomeTold, Request, RequestState
 
 _LOGGER = logging.getLogger(__name__)
@@ -60,6 +62,10 @@ class Unreachable(Exception):
         self.code = code
 
 
+class NotSent(Unreachable):
+    """Certain: what was to be sent has not left this cloud, and never will."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a building says about a token."""
@@ -70,11 +76,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class SignedChallenge:
-    """A door's challenge, whose signature by the building's enrolled key the link has verified."""
+    """A door's challenge, whose signature by one of the building's enrolled controllers the link has verified."""
 
     door: str
     issuer: str
     nonce: str
+    controller: str
+    """Its verifier key."""
+    way: object = None
+    """By which it came, as the link knows it: the token goes the same way, or not at all."""
 
 
 class Link(Protocol):
@@ -84,8 +94,10 @@ class Link(Protocol):
         """Return a fresh challenge of a door; raise Unreachable."""
         ...
 
-    async def unlock(self, building: str, text: str) -> Answer:
-        """Hand a token over, once; return what the building says. Raise Unreachable if it says nothing."""
+    async def unlock(self, challenge: SignedChallenge, text: str) -> Answer:
+        """Hand a token over, once, to whoever signed its challenge; return what that says. Raise NotSent, or
+        Unreachable if it says nothing.
+        """
         ...
 
 
@@ -148,7 +160,9 @@ async def _decide(desk: Desk, asked: Asked, judged: Callable[[Verdict], None]) -
         return Outcome(asked.request, RequestState.UNREACHABLE, verdict, "LATE")
     try:
         async with asyncio.timeout(UNLOCK_WAIT):
-            answer = await desk.link.unlock(building, text)
+            answer = await desk.link.unlock(challenge, text)
+    except NotSent as err:
+        return await _unsent(desk, asked, verdict, err.code)
     except TimeoutError, Unreachable:
         answer = Answer(Word.UNKNOWN_OUTCOME)
     return await _told(desk, asked, verdict, jti, answer)
@@ -254,6 +268,42 @@ async def _unsigned(desk: Desk, asked: Asked, verdict: Verdict, code: str) -> Ou
     return Outcome(asked.request, RequestState.UNREACHABLE, verdict, code)
 
 
+async def _unsent(desk: Desk, asked: Asked, verdict: Verdict, code: str) -> Outcome:
+    """Give a door back whose token is dropped here."""
+    async with desk.store.transaction() as session:
+        if await move_request(session, asked.request, (RequestState.SIGNED,), RequestState.UNREACHABLE, code=code):
+            await release_door(session, asked.request)
+    return Outcome(asked.request, RequestState.UNREACHABLE, verdict, code)
+
+
+_UNSPENT: Final = frozenset(
+    {
+        Code.RATE_LIMITED,
+        Code.WRONG_DOOR,
+        Code.NOT_SPENDER,
+        Code.NONCE_UNKNOWN,
+        Code.NONCE_EXPIRED,
+        Code.POLICY_CARRIER_DOOR,
+        Code.POLICY_EVIDENCE,
+        Code.POLICY_HOURS,
+        Code.POLICY_RATE,
+        Code.CLOCK_UNTRUSTED,
+        Code.DELIVERIES_OFF,
+    }
+)
+"""What a building says in steps 0 to 10 of protocol A.2, or when it judges again before its strike is told, which burns
+the token. Not in here: what it may also say after a strike was told (LATE, STOPPING, STORE_FAILED, STRIKE_*), and what
+names no code.
+"""
+
+
+def is_unspent(answer: Answer) -> bool:
+    """Return whether a building has said that a token opened nothing, and that none of its doors will take it."""
+    return answer.word is Word.INVALID_TOKEN or (
+        answer.word in (Word.REFUSED, Word.UNAVAILABLE) and answer.code in _UNSPENT
+    )
+
+
 _STATES: Final = {Word.GRANTED: RequestState.GRANTED, Word.UNKNOWN_OUTCOME: RequestState.UNKNOWN}
 
 
@@ -272,9 +322,10 @@ async def _told(desk: Desk, asked: Asked, verdict: Verdict, jti: str, answer: An
     return Outcome(asked.request, state, verdict, answer.code)
 
 
-async def record_outcome(store: Store, jti: str, answer: Answer, now: datetime) -> bool:
+async def record_outcome(store: Store, jti: str, answer: Answer, now: datetime, *, is_spent: bool = False) -> bool:
     """Write down what a building said about a token; return whether that is news. An answer that comes late replaces
-    "unknown", and nothing replaces an answer. An unknown ``jti`` raises LookupError: it was never issued.
+    "unknown", and nothing replaces an answer. ``is_spent``: it has said as well that it accepted it. An unknown ``jti``
+    raises LookupError: it was never issued.
     """
     async with store.transaction() as session:
         issued = await session.get(Issued, jti)
@@ -287,6 +338,9 @@ async def record_outcome(store: Store, jti: str, answer: Answer, now: datetime) 
         if not await move_request(session, issued.request_id, open_, state, code=answer.code):
             return False
         session.add(OutcomeTold(jti=jti, word=answer.word, code=answer.code, at=now))
+        # Once: a building that says so again and again is not asked for ever.
+        if not is_spent and is_unspent(answer) and await tokens_for(session, issued.request_id) == 1:
+            await release_door(session, issued.request_id)
         return True
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from vestibule_core.strict import FLAG, Message, choice, optional, parsed, record, text
 
-from . import audit, buildings, drivers, manifests
+from . import alarms, audit, buildings, drivers, manifests
 from .api_keys import Scope
 from .checks import StopState
 from .drivers import LONGEST_NAME, NoSuch, NotPossible
@@ -30,6 +30,7 @@ from .intake import MAX_REQUEST, Call, ErrorWord, Route, TurnedAway, bad_request
 from .manifests import MAX_BYTES, ManifestError
 from .store import queries
 from .store.tables import (
+    Alarm,
     Building,
     Device,
     Door,
@@ -43,6 +44,7 @@ from .store.tables import Route as DayRoute
 MOST: Final = 200
 """Decisions, or entries of the audit, in one answer."""
 _LONGEST_ID: Final = 60
+_LONGEST_NUMBER: Final = 19
 LIVE_EVERY: Final = 1.0
 """Seconds between two looks for what is new."""
 LIVE_FOR: Final = timedelta(minutes=10)
@@ -199,14 +201,28 @@ async def _buildings(call: Call) -> web.Response:
         {
             "buildings": [
                 {
-                    "id": building.id,
-                    "name": building.name,
-                    "zone": building.zone,
+                    "id": each.building.id,
+                    "name": each.building.name,
+                    "zone": each.building.zone,
+                    "controllers": [
+                        {
+                            "key": controller.key,
+                            "enrolled_at": _spell(controller.enrolled_at),
+                            "connected_since": _spell(link.since if link is not None else None),
+                        }
+                        for controller, link in each.controllers
+                    ],
                     "doors": [
-                        {"id": door.id, "name": door.name, "has_position": door.lat is not None} for door in doors
+                        {
+                            "id": door.id,
+                            "name": door.name,
+                            "has_position": door.lat is not None,
+                            "is_offered": door.id in each.offered,
+                        }
+                        for door in each.doors
                     ],
                 }
-                for building, doors in found
+                for each in found
             ]
         }
     )
@@ -419,6 +435,41 @@ async def _audit(call: Call) -> web.Response:
     )
 
 
+async def _alarms(call: Call) -> web.Response:
+    limit = _limit(call)
+    before = call.number("before", 0) if "before" in call.request.query else None
+    if (which := call.request.query.get("seen", "all")) not in _SEEN:
+        raise bad_request("seen")
+    async with call.cloud.store.transaction() as session:
+        found = await alarms.listed(session, limit, before, seen=_SEEN[which])
+    return said({"alarms": [_alarm(each) for each in found]})
+
+
+_SEEN: Final = {"all": None, "true": True, "false": False}
+
+
+async def _see_alarm(call: Call) -> web.Response:
+    spelt = call.request.match_info["alarm"]
+    if not (spelt.isascii() and spelt.isdecimal() and len(spelt) < _LONGEST_NUMBER):
+        raise not_found()
+    async with _changing(call) as session:
+        alarm = await alarms.see(session, int(spelt), call.by.id, call.now)
+    return said(_alarm(alarm))
+
+
+def _alarm(alarm: Alarm) -> dict[str, Any]:
+    return {
+        "id": alarm.id,
+        "at": _spell(alarm.at),
+        "kind": alarm.kind,
+        "building": alarm.building_id,
+        "subject": alarm.subject,
+        "detail": alarm.detail,
+        "seen_at": _spell(alarm.seen_at),
+        "seen_by": alarm.seen_by,
+    }
+
+
 def _limit(call: Call) -> int:
     if not (limit := call.number("limit", MOST, MOST)):
         raise bad_request("limit")
@@ -440,5 +491,7 @@ ROUTES: Final = (
     Route("POST", "/v1/stops/{stop}/end", Scope.MANIFESTS, _end_stop, MAX_REQUEST),
     Route("GET", "/v1/decisions", Scope.READ, _decisions),
     Route("GET", "/v1/decisions/live", Scope.READ, _live),
+    Route("GET", "/v1/alarms", Scope.READ, _alarms),
+    Route("POST", "/v1/alarms/{alarm}/seen", Scope.ALARMS, _see_alarm),
     Route("GET", "/v1/audit", Scope.AUDIT, _audit),
 )

@@ -251,6 +251,7 @@ async def publish(
     row = KeySet(
         version=1 if last is None else last.version + 1,
         text="",
+        root=raw_public(root),
         kids=[key.kid for key in rows],
         root_kid=root.kid,
         next_root=named,

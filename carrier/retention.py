@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from . import audit
 from .store import Store
-from .store.tables import Ceremony, Evidence, Invitation, Pseudonym, Session, Stop
+from .store.tables import BuildingInvitation, Ceremony, Evidence, Invitation, Pseudonym, Session, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ async def _forget(session: AsyncSession, keep: Retention, now: datetime) -> Forg
         + await _count(session, delete(Pseudonym).where(Pseudonym.kind == "stp", Pseudonym.subject_id.in_(old)))
         + await _count(session, delete(Pseudonym).where(Pseudonym.kind == "rte", Pseudonym.subject_id.in_(routes))),
         links=await _count(session, delete(Invitation).where(Invitation.expires_at <= now))
+        + await _count(session, delete(BuildingInvitation).where(BuildingInvitation.expires_at <= now))
         + await _count(session, delete(Ceremony).where(Ceremony.expires_at <= now))
         + await _count(session, delete(Session).where(Session.expires_at <= now)),
     )

@@ -1,4 +1,4 @@
-"""The cloud's HTTP side: the pages, the driver's API and the dispatchers' API, behind a proxy that speaks HTTPS.
+"""The cloud's HTTP side, behind a proxy that speaks HTTPS: pages, the driver's and the dispatchers' API, links' begin.
 
 Each request goes the same way: for which host it is, from which page it comes, who shows what, how often that asks,
 its body, and only then what it asks for. The routes are rows of two tables. What this file refuses to do: decide
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import ETag, hdrs, web
 
-from . import api_keys, dispatch_api, driver_api
+from . import api_keys, dispatch_api, driver_api, links
 from .cloud import Cloud
 from .intake import (
     LATER,
@@ -108,6 +108,7 @@ class Api:
             serve = self._serving(route)
             self._routes[serve] = route
             self.app.router.add_route(route.method, route.path, serve)
+        self.app.router.add_get(links.PATH, cloud.ways.links.serve)
         self.app.router.add_get("/health", self._health)
         for path, page in pages().items():
             self.app.router.add_get(path, _serve_page(page))

@@ -75,6 +75,8 @@ BUILDING: Final[dict[str, Told]] = {
     "CLOCK_UNTRUSTED": Told("The building is not sure what time it is.", CALL),
     "STRIKE_UNREACHABLE": Told("The building cannot reach its lock.", CALL),
     "STRIKE_REFUSED": Told("The lock did not obey.", CALL),
+    "CARRIER_LOCKED_OUT": Told("The building does not trust our keys any more.", CALL),
+    "REFUSED": Told("The building does not let us use this door.", CALL),
     "NO_SIGNING_KEY": Told("The carrier's cloud cannot sign at the moment.", CALL),
 }
 """By the code that a building told, or by why it could not be asked."""

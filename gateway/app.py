@@ -1,9 +1,10 @@
 """The gateway put together: hardware, journal, controller, policy and API, from its configuration to the network.
 
 The order is what matters here. At the start: the state folder, the journal, the hardware, the controller with the
-policy that the journal holds, and only at last the network. At the end the other way round: nobody is listened to any
-more, releases are ended, the outputs are let go of, and then the journal is closed. What it refuses to do: move
-anything at the start; open anything for anybody while no client is paired, since then there is no policy.
+policy that the journal holds, and only at last the network and the links to carriers' clouds. At the end the other way
+round: nobody is listened to any more, releases are ended, the outputs are let go of, and then the journal is closed.
+What it refuses to do: move anything at the start; open anything for anybody while no client is paired, since then there
+is no policy.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,18 +26,23 @@ from vestibule_core.api.messages import DoorDescription, NextCertificate
 from vestibule_core.api.pairing import shown
 from vestibule_core.controller import Controller
 from vestibule_core.erasure import DAY, Due
-from vestibule_core.errors import MalformedMessage, StoreFailed
+from vestibule_core.errors import KeySetInvalid, MalformedMessage, StoreFailed
 from vestibule_core.evidence import Broken
+from vestibule_core.intake import Intake
 from vestibule_core.journal import Journal
-from vestibule_core.model import AccessEvent, Actor, DoorId, DoorMode, Sense, read_clock
+from vestibule_core.link.client import NotLinked
+from vestibule_core.link.code import CodeInvalid, EnrolmentCode
+from vestibule_core.model import AccessEvent, Actor, DoorId, DoorMode, Issuer, Sense, read_clock
 from vestibule_core.note import SignerKey, VerifierKey
 
 from . import control, policy, systemd, tls
+from .carriers import MOST, AlreadyLinked, Carriers, IsLockedOut, NothingToApprove, UnknownCarrier
 from .clients import Clients
 from .config import Config, DoorConfig
 from .control import Facts, Unable
 from .discovery import Announcement, local_name
 from .doors import Doorway
+from .links import Links, why_not
 from .log import say
 from .pairing import Window
 from .policy import PolicyDesk
@@ -133,6 +139,7 @@ class Gateway:
         self.port = config.listen.port
         self.journal = journal
         self.controller = Controller(journal, tell=self._tell)
+        self.intake = Intake()
         self._state = state
         self._signer = signer
         self._certificate = certificate
@@ -154,14 +161,24 @@ class Gateway:
                 is_trusted=lambda: self.clients.registry.trusted,
                 changed=self._policy_changed,
             )
+            self.carriers = Carriers(
+                journal,
+                notes,
+                clock=read_clock,
+                policy=lambda: self.policy.carriers,
+                changed=self._policy_changed,
+            )
             self.witness = Witness(journal, notes, signer, read_clock)
         except MalformedMessage as err:
             raise StateUnusable(
-                f"what {state.files.journal} has noted of clients, policy or witnesses cannot be read ({err}): "
-                "use the version of vestibule-gateway that wrote it, or restore it from a backup"
+                f"what {state.files.journal} has noted of clients, policy, carriers or witnesses cannot be read "
+                f"({err}): use the version of vestibule-gateway that wrote it, or restore it from a backup"
             ) from err
         self.window = Window(state.id, certificate.fingerprint, clock=read_clock)
         self.stream = Stream(self)
+        self.links = Links(
+            self, {one.id: at for one in self.doorways.values() if (at := one.config.position)}, self._zone
+        )
         self._announcement: Announcement | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._began = time.monotonic()
@@ -177,7 +194,7 @@ class Gateway:
             stack.push_async_callback(self._strikes.stop)
             await self._strikes.start()
         stack.push_async_callback(self.controller.stop)
-        self.controller.start(self.policy.building(self._doors), self._channels)
+        self.controller.start(self.policy.building(self._doors, self.carriers.applied), self._channels)
         for doorway in self.doorways.values():
             stack.callback(doorway.detach)
             doorway.attach(self.controller, self.stream.door_changed)
@@ -193,6 +210,8 @@ class Gateway:
             addresses = (self.config.listen.host,) if self.config.listen.host else ()
             self._announcement = Announcement(self.id, self.port, addresses)
             self._spawn(self._announcement.run())
+        stack.push_async_callback(self.links.stop)  # before everything else: what is being answered, is answered
+        await self.links.start()
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         context = await asyncio.to_thread(self._certificate.context)
@@ -265,10 +284,12 @@ class Gateway:
         door = self.doorways[event.door].config.key if event.door in self.doorways else None
         say(_LOGGER, logging.INFO, event.outcome.value, seq=event.sequence, door=door, code=event.code)
         self.stream.publish(event)
+        self.links.happened(event)
 
     def _policy_changed(self) -> None:
-        self.controller.apply(self.policy.building(self._doors), self._channels)
+        self.controller.apply(self.policy.building(self._doors, self.carriers.applied), self._channels)
         self.stream.building_changed()
+        self.links.refresh()
 
     def _watch_inputs(self, stack: AsyncExitStack) -> None:
         if (button := self.config.button) is not None:
@@ -392,6 +413,37 @@ class Gateway:
             self.stream.building_changed()
         return {"fingerprint": self._following.fingerprint.hex()}
 
+    # ---- carriers' clouds ----
+
+    def _zone(self) -> str:
+        return self.config.time_zone or self.policy.effective.zone
+
+    def linked(self) -> Facts:
+        """Return the ``carriers`` that there is a link to, and how each link is."""
+        return {"carriers": [self.links.facts(who) for who in self.carriers.linked]}
+
+    async def link_carrier(self, code: str, issuer: str | None) -> Facts:
+        """Have a link to the cloud that a code names, or say whose it is."""
+        with _explained():
+            entered = EnrolmentCode.parse(code)
+            met = await self.links.meet(entered)
+            if issuer is not None:
+                if met.issuer != issuer:
+                    raise Unable(f"this is the cloud of {met.issuer} now: nothing was linked")
+                await self.links.link(met, entered.host)
+        let_in = next((each.name for each in self.policy.carriers if each.issuer == met.issuer), None)
+        return {"issuer": met.issuer, "name": met.name, "host": entered.host, "let_in": let_in}
+
+    async def unlink_carrier(self, issuer: str) -> Facts:
+        """Have a link no more."""
+        with _explained():
+            return {"issuer": issuer, "name": (await self.links.unlink(Issuer(issuer))).name}
+
+    async def approve_carrier(self, issuer: str) -> Facts:
+        """Let a carrier in again that was locked out."""
+        with _explained():
+            return {"issuer": issuer, "name": (await self.carriers.approve(Issuer(issuer))).name}
+
     def status(self) -> Facts:
         """Return how everything is, for a person."""
         view, registry = self.policy.view, self.clients.registry
@@ -420,6 +472,7 @@ class Gateway:
                 for one in registry.paired.values()
             ],
             "trusted": registry.trusted,
+            **self.linked(),
             "policy": {
                 "version": view.version,
                 "carriers": [carrier.name for carrier in view.policy.carriers],
@@ -458,6 +511,34 @@ def _door_facts(doorway: Doorway) -> dict[str, Any]:
         "deliveries": state.accepts_deliveries,
         "senses": {sensor: getattr(state, sensor) for sensor in sorted(doorway.door.sensors)},
     }
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say in words why there is no link to a carrier's cloud, or none that could be changed. The one place for it."""
+    try:
+        yield
+    except CodeInvalid as err:
+        raise Unable(str(err)) from err
+    except NotLinked as err:
+        raise Unable(f"no link: {why_not(err.state, str(err))}") from err
+    except KeySetInvalid as err:
+        raise Unable(f"the keys of this cloud cannot be trusted ({err}): ask the carrier") from err
+    except AlreadyLinked as err:
+        raise Unable(
+            f"there is a link to this carrier already, or there are {MOST}: `carrier remove` ends one"
+        ) from err
+    except UnknownCarrier as err:
+        raise Unable("there is no link to this carrier: `carrier list` shows those that there are") from err
+    except NothingToApprove as err:
+        raise Unable("nothing is held against this carrier") from err
+    except IsLockedOut as err:
+        raise Unable(
+            "this carrier is locked out, which would end with its link: take it out in Home Assistant first, then "
+            "`carrier approve`, then `carrier remove`"
+        ) from err
+    except StoreFailed as err:
+        raise Unable("the journal cannot be written, so nothing may be changed: see `status`") from err
 
 
 def _on_activation(source: Input, act: Callable[[], None]) -> Callable[[], None]:

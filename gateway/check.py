@@ -1,6 +1,7 @@
 """``vestibule-gateway check``: whether the gateway could start, and whether its hardware answers. Moves nothing.
 
-It takes nothing from a gateway that runs: the state folder is only looked at, and boards are only asked.
+It takes nothing from a gateway that runs: the state folder is only looked at, boards are only asked, and so is the
+gateway itself, for its links to carriers' clouds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from vestibule_core.errors import StrikeUnreachable
 
 from . import tls
 from .config import Config, read_config
+from .control import call
+from .journal import printable
 from .relay.config import ChannelConfig, open_boards
+from .source import Unusable
 from .state import Files, read_id, signs_as
 
 PATIENCE: Final = 10.0
@@ -32,10 +36,11 @@ async def check(path: Path) -> int:
     config = read_config(path)
     print(f"config   ok    {path}: {config.name}, {len(config.doors)} doors")
     gateway = _check_state(config)
+    links_are_good = await asyncio.to_thread(_check_links, Files(config.state))
     answers = await _probed(config)
     for name, (good, said) in answers.items():
         print(f"board    {'ok   ' if good else 'WRONG'} {name}: {said}")
-    good = all(good for good, _ in answers.values())
+    good = links_are_good and all(good for good, _ in answers.values())
     for door in config.doors:
         if not isinstance(door.relay, ChannelConfig):
             from .relay.ble import StoredStrike
@@ -59,6 +64,20 @@ def _check_state(config: Config) -> GatewayId | None:
     tls.look(files.next_tls)
     print(f"state    ok    {config.state}: gateway {gateway}")
     return gateway
+
+
+def _check_links(files: Files) -> bool:
+    """Print a line for each link; of a gateway that does not run, nothing is known. Blocks."""
+    try:
+        told = call(files.control, "GET", "/carriers")["carriers"]
+    except Unusable:
+        return True
+    for one in told:
+        for wrong in one["wrong"]:
+            print(f"carrier  WRONG {printable(one['name'])}: {printable(wrong)}")
+        if not one["wrong"]:
+            print(f"carrier  ok    {printable(one['name'])}: connected")
+    return not any(one["wrong"] for one in told)
 
 
 async def _probed(config: Config) -> dict[str, tuple[bool, str]]:

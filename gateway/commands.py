@@ -61,6 +61,21 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="next: announce another certificate to all clients; switch: use it from the next start on; replace: make "
         "another one unannounced, so that every client has to be paired again",
     )
+    carrier = command("carrier", _carrier, "look after the links to carriers' clouds")
+    carrier.add_argument(
+        "do",
+        choices=("list", "add", "remove", "approve"),
+        nargs="?",
+        default="list",
+        help="add: with the enrolment code that the carrier gave you; remove: end the link; approve: let a carrier in "
+        "again that was locked out",
+    )
+    carrier.add_argument(
+        "which",
+        metavar="CODE|ISSUER",
+        nargs="?",
+        help="add: the code, which is asked for if it is not here; remove, approve: https://..., as `list` shows it",
+    )
     strike = command("pair-strike", _pair_strike, "pair the Bluetooth strike of a door, with the code on its label")
     strike.add_argument("door", metavar="DOOR", help="its name in the configuration: [door.NAME]")
 
@@ -167,6 +182,8 @@ def _told(told: dict[str, Any]) -> Iterator[Sequence[str]]:
     if (waiting := policy["waiting"]) is not None:
         for what in waiting["why"]:
             yield "  waiting", _span(waiting["seconds_left"]), _shown(what)
+    for one in told["carriers"]:
+        yield from _link(one)
     waits = "waits for the button, `approve`, or 24 h"
     yield "widening", "trusted" if told["trusted"] else "not trusted", "holds at once" if told["trusted"] else waits
     journal = told["journal"]
@@ -253,6 +270,49 @@ def _keys(given: argparse.Namespace) -> int:
                 rows.append((name, f"SHA-256 {certificate.fingerprint.hex()}"))
         print(_table(rows))
     return 0
+
+
+def _carrier(given: argparse.Namespace) -> int:
+    ask = _asking(given)
+    match given.do:
+        case "list":
+            told = ask("GET", "/carriers")["carriers"]
+            print(_table(row for one in told for row in _link(one)) if told else "no carrier is linked")
+        case "add":
+            code = given.which or _typed("code: ")
+            one = ask("POST", "/carriers", {"code": code, "issuer": None})
+            print(f"carrier     {_shown(one['name'])} ({one['issuer']}), its cloud at {one['host']}")
+            if one["let_in"] is None:
+                print("It may open nothing until Home Assistant lets this carrier in at doors of this gateway.")
+            else:
+                print(
+                    f"Home Assistant lets it in as {_shown(one['let_in'])}. From now on its cloud says with which keys."
+                )
+            if _typed("Is this who gave you the code? yes or no: ") != "yes":
+                raise Unusable("nothing was linked")
+            ask("POST", "/carriers", {"code": code, "issuer": one["issuer"]})
+            print(f"linked      {_shown(one['name'])} ({one['issuer']})")
+        case _ if given.which is None:
+            raise Unusable(f"which carrier? `carrier {given.do} https://...`, as `carrier list` shows it")
+        case "remove":
+            one = ask("DELETE", "/carriers", {"issuer": given.which})
+            print(f"removed     {_shown(one['name'])} ({one['issuer']})")
+            print(
+                "Who may enter is said by Home Assistant, as before: take the carrier out there if it is to be nobody."
+            )
+        case "approve":
+            one = ask("POST", "/carriers/approve", {"issuer": given.which})
+            print(f"approved    {_shown(one['name'])} ({one['issuer']})")
+    return 0
+
+
+def _link(one: dict[str, Any]) -> Iterator[Sequence[str]]:
+    """Say how the link to a carrier is, in rows."""
+    state = "connected" if one["connected"] else "NOT CONNECTED"
+    doors = f"{one['doors']} doors" if one["doors"] else "no door, until Home Assistant lets it in"
+    yield "carrier", _shown(one["name"]), f"{state}, {doors}; {one['issuer']} at {one['host']}"
+    for wrong in one["wrong"]:
+        yield "", "WRONG", _shown(wrong)
 
 
 def _pair_strike(given: argparse.Namespace) -> int:

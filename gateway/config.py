@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from vestibule_core.api.messages import GatewayId
+from vestibule_core.api.policy import Policy
 from vestibule_core.hours import Day, Hours, WeeklyHours
 from vestibule_core.model import Door, DoorId, ManualRule, OnPowerLoss, RelockOn, Sensor, door_id
 
@@ -55,6 +56,8 @@ _DOOR_KEYS: Final = (
     "release_on_fire",
     "manual",
     "hours",
+    "latitude",
+    "longitude",
     *Sensor,
 )
 
@@ -91,6 +94,8 @@ class DoorConfig:
     release_on_fire: bool = False
     """It is held open when the [fire] input says so, until a person ends that."""
     manual: ManualRule = ManualRule.EVERYONE
+    position: tuple[float, float] | None = None
+    """Degrees of latitude and longitude, for the clouds of linked carriers; None: no driver can be beside it."""
 
     def door(self, gateway: GatewayId, own: frozenset[Sensor] = frozenset()) -> Door:
         """Return the door of this gateway; ``own``: the sensors that its strike has by itself."""
@@ -124,6 +129,8 @@ class Config:
     button: InputConfig | None = None
     """Pressed, it approves what waits for somebody who is there."""
     fire: InputConfig | None = None
+    time_zone: str | None = None
+    """Where the doors are, of the IANA database; None: as the policy has it."""
 
 
 def read_config(path: Path) -> Config:
@@ -137,7 +144,7 @@ def parse_config(text: str, path: Path) -> Config:
 
 
 def _config(top: Table) -> Config:
-    top.only("name", "state", "listen", "board", "door", "persons_kept", "log", "button", "fire")
+    top.only("name", "state", "listen", "board", "door", "persons_kept", "log", "button", "fire", "time_zone")
     boards = read_boards(top)
     doors = tuple(_door(key, table, boards) for key, table in top.tables("door").items())
     if not doors:
@@ -152,6 +159,7 @@ def _config(top: Table) -> Config:
         log=top.word("log", LogFormat, LogFormat.TEXT),
         button=read_input(top.table("button"), boards) if top.has("button") else None,
         fire=read_input(top.table("fire"), boards) if top.has("fire") else None,
+        time_zone=top.text("time_zone", _is_zone, 'a time zone: "Europe/Berlin"') if top.has("time_zone") else None,
     )
     if config.persons_kept not in PERSONS_KEPT:
         raise top.error("persons_kept", "this has to be 30 or 90 (days)")
@@ -191,6 +199,7 @@ def _door(key: str, table: Table, boards: Mapping[str, BoardConfig]) -> DoorConf
         on_power_loss=table.word("on_power_loss", OnPowerLoss, OnPowerLoss.FAIL_SECURE),
         release_on_fire=table.switch("release_on_fire"),
         manual=table.word("manual", ManualRule, ManualRule.EVERYONE),
+        position=_position(table),
     )
     if door.release_on_fire and door.on_power_loss is not OnPowerLoss.FAIL_SAFE:
         raise table.error(
@@ -203,6 +212,12 @@ def _door(key: str, table: Table, boards: Mapping[str, BoardConfig]) -> DoorConf
             if wants:
                 raise table.error(key, "only for a door with a contact that says when it opens")
     return door
+
+
+def _position(table: Table) -> tuple[float, float] | None:
+    if not (table.has("latitude") or table.has("longitude")):
+        return None
+    return table.degrees("latitude", 90), table.degrees("longitude", 180)
 
 
 def _distinct(top: Table, config: Config) -> None:
@@ -273,6 +288,13 @@ _A_NAME: Final = f"a name, 1 to {LONGEST_NAME} characters"
 
 def _is_name(text: str) -> bool:
     return 0 < len(text.strip()) <= len(text) <= LONGEST_NAME and text.isprintable()
+
+
+def _is_zone(text: str) -> bool:
+    try:
+        return Policy(text, ()).tz is not None
+    except ValueError:
+        return False
 
 
 def _is_address(text: str) -> bool:

@@ -57,6 +57,24 @@ class Controlled(Protocol):
         """Return how everything is, for a person."""
         ...
 
+    async def link_carrier(self, code: str, issuer: str | None) -> Facts:
+        """Have a link to the cloud that an enrolment code names, if it is this carrier's; return its ``issuer`` and
+        ``name``. ``issuer`` None: only say whose it is, and as whom the policy has ``let_in`` that one (None: not).
+        """
+        ...
+
+    async def unlink_carrier(self, issuer: str) -> Facts:
+        """Have that link no more; return which carrier it was to."""
+        ...
+
+    async def approve_carrier(self, issuer: str) -> Facts:
+        """Let a carrier in again that was locked out; return which one it is."""
+        ...
+
+    def linked(self) -> Facts:
+        """Return the ``carriers`` that there is a link to, and how each link is."""
+        ...
+
 
 class Unable(Exception):
     """What was asked cannot be done now. The text is for a person."""
@@ -88,7 +106,24 @@ def application(gateway: Controlled) -> web.Application:
     async def status(_: web.Request) -> Facts:
         return gateway.status()
 
+    async def carriers(_: web.Request) -> Facts:
+        return gateway.linked()
+
+    async def link_carrier(request: web.Request) -> Facts:
+        wanted = await request.json()
+        return await gateway.link_carrier(str(wanted["code"]), wanted["issuer"])
+
+    async def unlink_carrier(request: web.Request) -> Facts:
+        return await gateway.unlink_carrier(str((await request.json())["issuer"]))
+
+    async def approve_carrier(request: web.Request) -> Facts:
+        return await gateway.approve_carrier(str((await request.json())["issuer"]))
+
     app = web.Application()
+    app.router.add_get("/carriers", _answering(carriers))
+    app.router.add_post("/carriers", _answering(link_carrier))
+    app.router.add_delete("/carriers", _answering(unlink_carrier))
+    app.router.add_post("/carriers/approve", _answering(approve_carrier))
     app.router.add_post("/pair", _answering(pair))
     app.router.add_get("/pair", _answering(pairing))
     app.router.add_delete("/pair", _answering(unpair))

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from vestibule_core.api.messages import DoorDescription, GatewayId, NextCertificate
 from vestibule_core.controller import Controller
+from vestibule_core.intake import Intake
 from vestibule_core.journal import Journal
 from vestibule_core.note import VerifierKey
 
+from .carriers import Carriers
 from .clients import Clients
 from .pairing import Window
 from .policy import PolicyDesk
@@ -63,6 +65,11 @@ class Edge(Protocol):
         ...
 
     @property
+    def intake(self) -> Intake:
+        """How much may be asked for of its doors, whichever way it comes."""
+        ...
+
+    @property
     def clients(self) -> Clients:
         """Who is paired with it."""
         ...
@@ -75,6 +82,11 @@ class Edge(Protocol):
     @property
     def policy(self) -> PolicyDesk:
         """What it allows."""
+        ...
+
+    @property
+    def carriers(self) -> Carriers:
+        """The carriers whose clouds it has links to."""
         ...
 
     @property

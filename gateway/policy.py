@@ -19,7 +19,7 @@ from vestibule_core.errors import MalformedMessage, StoreFailed
 from vestibule_core.journal import Journal
 from vestibule_core.leaf import Person
 from vestibule_core.model import AccessEvent, Door, EventName, Now
-from vestibule_core.policy import Building
+from vestibule_core.policy import Building, Carrier
 from vestibule_core.strict import Message, integer, record
 from vestibule_core.writer import Notes
 
@@ -108,9 +108,17 @@ class PolicyDesk:
         self._asked: Policy | None = self.pending.policy if self.pending is not None else self.effective
         """What was asked for last and is on the disk; None while something else is being written."""
 
-    def building(self, doors: Iterable[Door]) -> Building:
-        """Return what decisions depend on: these doors under the policy in force."""
-        return Building.of(doors, self.effective.carriers, zone=self.effective.tz)
+    def building(
+        self, doors: Iterable[Door], applied: Callable[[Iterable[Carrier]], Iterable[Carrier]] = tuple
+    ) -> Building:
+        """Return what decisions depend on: these doors under the policy in force, its carriers as ``applied``."""
+        return Building.of(doors, applied(self.effective.carriers), zone=self.effective.tz)
+
+    @property
+    def carriers(self) -> Iterable[Carrier]:
+        """The carriers of the policy in force, and of the one that waits."""
+        waiting = () if self.pending is None else self.pending.policy.carriers
+        return (*self.effective.carriers, *waiting)
 
     @property
     def view(self) -> PolicyView:

@@ -27,7 +27,6 @@ from vestibule_core.api.pairing import MAX_FIRST
 from vestibule_core.api.policy import MAX_POLICY
 from vestibule_core.errors import JournalMoved, MalformedMessage, Refused, StoreFailed, Violation
 from vestibule_core.evidence import Broken
-from vestibule_core.intake import Intake
 from vestibule_core.model import Code, Decision, DoorId, DoorMode, Issuer, Principal
 from vestibule_core.note import NoteError
 from vestibule_core.strict import MAX_INTEGER, Message
@@ -208,7 +207,7 @@ async def _unlock(asked: Asked) -> web.Response:
     door, wanted = asked.door(), asked.read(messages.UNLOCK_REQUEST)
     issuer, controller = _issuer(asked.by, wanted.issuer), asked.edge.controller
     origin = Origin(asked.by.id, None)
-    decision = await asked.api.intake.judge(
+    decision = await asked.edge.intake.judge(
         issuer or _ANY,
         f"{asked.by.id} {issuer or _ANY}",
         controller.now().boot,
@@ -430,7 +429,6 @@ class Api:
     def __init__(self, edge: Edge) -> None:
         """Serve ``edge``."""
         self.edge = edge
-        self.intake = Intake()
         self.turn = asyncio.Lock()
         self.waiting: set[str] = set()
         """Clients that have a proof made, or wait for one."""

@@ -140,6 +140,13 @@ class Table:
             raise self.error(key, f"this has to be {least:g} to {most:g} seconds")
         return float(value)
 
+    def degrees(self, key: str, most: float) -> float:
+        """Return degrees from ``-most`` to ``most``."""
+        value = self._value(key, None)
+        if type(value) not in (int, float) or not abs(value) <= most:
+            raise self.error(key, f"this has to be degrees, {-most:g} to {most:g}")
+        return float(value)
+
     def _value(self, key: str, default: Any) -> Any:
         if (value := self.values.get(key, default)) is None:
             raise self.error(key, "this is missing")

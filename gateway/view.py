@@ -7,9 +7,18 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from vestibule_core.api.messages import BuildingChanged, ClientId, Doors, Hello, PolicyMark
+from vestibule_core import token
+from vestibule_core.api.messages import (
+    MAX_ALARMS,
+    BuildingChanged,
+    CarrierAlarm,
+    ClientId,
+    Doors,
+    Hello,
+    PolicyMark,
+)
 from vestibule_core.evidence import Entry, Run
-from vestibule_core.model import AccessEvent, Code, DoorId, EventName, Means
+from vestibule_core.model import AccessEvent, Checks, Code, DoorId, EventName, Means
 from vestibule_core.policy import Building
 
 if TYPE_CHECKING:
@@ -33,6 +42,7 @@ def _standing(edge: Edge) -> dict[str, Any]:
         "clock_trusted": controller.clock_is_trusted,
         "journal_failed": edge.journal.failed,
         "disputed": controller.by_hand.disputed,
+        "alarms": tuple(CarrierAlarm(issuer, alarm) for issuer, alarm in edge.carriers.alarms)[:MAX_ALARMS],
     }
 
 
@@ -91,9 +101,20 @@ def of_entry(entry: Entry, allowed: Building) -> AccessEvent:
         issuer=carrier.issuer if carrier else None,
         carrier=carrier.name if carrier else None,
         has_stop=means is Means.TOKEN and leaf.door is not None,
+        checks=_checks(entry) if means is Means.TOKEN and outcome in _DECISIONS else None,
         sequence=leaf.sequence,
         **(_numbers(entry) if outcome in _NUMBERED else {}),
     )
+
+
+_DECISIONS: Final = frozenset({EventName.ACCESS_GRANTED, EventName.ACCESS_DENIED})
+"""What a token is kept with, for as long as persons are."""
+
+
+def _checks(entry: Entry) -> Checks | None:
+    text = entry.person.read().get("token") if entry.person is not None else None
+    claims = token.claimed(text)
+    return claims.checks if claims is not None else None
 
 
 _NUMBERED: Final = frozenset(

@@ -34,13 +34,18 @@ ACTS = {
     "identity",
     "journal",
     "link/__init__",
+    "link/client",
     "receipts",
     "schema",
     "strike",
     "telling",
     "writer",
 }
-KNOWN_IN_ONE_PLACE = {"nnpsk0.py": {"noise"}, "api/client.py": {"aiohttp", "yarl"}}
+KNOWN_IN_ONE_PLACE = {
+    "nnpsk0.py": {"noise"},
+    "api/client.py": {"aiohttp", "yarl"},
+    "link/client.py": {"aiohttp", "yarl"},
+}
 OUTSIDE = {
     "aiohttp",
     "asyncio",

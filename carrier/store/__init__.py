@@ -29,6 +29,12 @@ __all__ = ["Prefix", "Store", "StoreUnavailable", "database_url", "new_id"]
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _WAIT: Final = 20
 """Seconds for which a transaction waits for others, or for a connection."""
+_OF_SQLALCHEMY: Final = {
+    "async_fallback",
+    "async_creator_fn",
+    "prepared_statement_cache_size",
+    "prepared_statement_name_func",
+}
 # What is written contradicts what is there, or makes no sense: the caller's business, or a bug.
 _MISTAKES: Final = (DataError, IntegrityError, ProgrammingError)
 # While PostgreSQL starts, its own error comes out of connecting as it is.
@@ -130,6 +136,12 @@ class Store:
         if not os.access(path, os.R_OK | os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         self._has_file = True
+
+    def connect_options(self) -> dict[str, Any]:
+        """Return by what asyncpg reaches this PostgreSQL, for a connection beside the transactions."""
+        assert not self.is_sqlite
+        _, options = self._engine.dialect.create_connect_args(self.url)
+        return {name: value for name, value in options.items() if name not in _OF_SQLALCHEMY}
 
     async def close(self) -> None:
         """Close all connections."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import CursorResult, exists, select, update
+from sqlalchemy import CursorResult, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -24,6 +24,7 @@ from .tables import (
     Door,
     Driver,
     Evidence,
+    Issued,
     Pseudonym,
     Request,
     RequestState,
@@ -157,10 +158,23 @@ async def move_request(
 
 
 async def release_door(session: AsyncSession, request_id: str) -> None:
-    """Give the door back that a request has. Only in the transaction in which its state becomes one in which nothing
-    was signed, and nothing will be (``move_request`` from ``asked``).
+    """Give the door back that a request has. Only in the transaction in which its state becomes one in which no token
+    of it opens anything, or ever will.
     """
     await session.execute(update(StopDoor).where(StopDoor.opened_by == request_id).values(opened_by=None))
+
+
+async def tokens_for(session: AsyncSession, request_id: str) -> int:
+    """Return how many tokens were signed for the stop and the door of a request."""
+    same = aliased(Request)
+    count = await session.scalar(
+        select(func.count())
+        .select_from(Issued)
+        .join(Request, Request.id == Issued.request_id)
+        .join(same, (same.stop_id == Request.stop_id) & (same.door_id == Request.door_id))
+        .where(same.id == request_id)
+    )
+    return count or 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class RequestState(StrEnum):
     REFUSED = "refused"
     """One of the four confirmations failed. Nothing was signed."""
     UNREACHABLE = "unreachable"
-    """Confirmed, but the building gave no challenge. Nothing was signed."""
+    """Confirmed, but the building gave no challenge, or its token certainly never left."""
     SIGNED = "signed"
     """A token is written down as issued, and may be on its way. Its outcome is not known yet."""
     GRANTED = "granted"
@@ -207,10 +207,56 @@ class Building(Base):
     name: Mapped[str]
     zone: Mapped[str] = mapped_column(String(64))
     """IANA name of its time zone."""
-    controller_key: Mapped[str] = mapped_column(unique=True)
-    """The key that its controller signs with, as a verifier key: name+id+key."""
     enrolled_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
+
+
+class Controller(Base):
+    """A program that opens doors of a building: Home Assistant, or a gateway with a link of its own."""
+
+    __tablename__ = "controller"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    """What it signs with, as a verifier key: name+id+key."""
+    building_id: Mapped[str] = mapped_column(Id, ForeignKey("building.id"), index=True)
+    enrolled_at: Mapped[datetime]
+    removed_at: Mapped[datetime | None]
+
+
+class BuildingInvitation(Base):
+    """An enrolment code, for one controller. Only the hash of its secret is kept."""
+
+    __tablename__ = "building_invitation"
+    secret_sha256: Mapped[bytes] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    """Of the building that is to be."""
+    building_id: Mapped[str | None] = mapped_column(Id, ForeignKey("building.id"))
+    """Which one is to be joined; None: a new one."""
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    used_by: Mapped[str | None]
+    """The controller's key."""
+
+
+class Replica(Base):
+    """A program that serves the cloud, as long as it says that it is there."""
+
+    __tablename__ = "replica"
+    id: Mapped[str] = mapped_column(B64_16, primary_key=True)
+    """Another one with each start."""
+    seen_at: Mapped[datetime]
+
+
+class Link(Base):
+    """A controller is connected, and to whom. A dead replica's stay until another one clears up."""
+
+    __tablename__ = "link"
+    controller_key: Mapped[str] = mapped_column(ForeignKey("controller.key"), primary_key=True)
+    replica: Mapped[str] = mapped_column(B64_16, index=True)
+    connection: Mapped[str] = mapped_column(B64_16)
+    """Which one: nothing that was meant for this is sent over the next."""
+    inst: Mapped[str] = mapped_column(B64_16)
+    """Of the controller: another one with each of its starts."""
+    since: Mapped[datetime]
 
 
 class Door(Base):
@@ -224,6 +270,14 @@ class Door(Base):
     lon: Mapped[float | None]
     position_radius_m: Mapped[int | None] = mapped_column(Integer)
     """Metres within which a phone has to be; None: the cloud's limit."""
+
+
+class DoorController(Base):
+    """Which controller offers which door, by its newest hello."""
+
+    __tablename__ = "door_controller"
+    door_id: Mapped[str] = mapped_column(DoorIdText, ForeignKey("door.id"), primary_key=True)
+    controller_key: Mapped[str] = mapped_column(ForeignKey("controller.key"), primary_key=True, index=True)
 
 
 class Route(Base):
@@ -325,6 +379,8 @@ class KeySet(Base):
     __tablename__ = "key_set"
     version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     text: Mapped[str]
+    root: Mapped[bytes]
+    """The raw public key that signed it."""
     kids: Mapped[list[Any]]
     """Which keys are in it."""
     root_kid: Mapped[str] = mapped_column(B64_32)
@@ -382,6 +438,39 @@ class ApiKey(Base):
     scopes: Mapped[list[Any]]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+
+
+class AlarmKind(StrEnum):
+    """What somebody has to look into."""
+
+    NEVER_ISSUED = "never_issued"
+    """A building accepted a token that this cloud did not issue for that door: a signing key may be stolen."""
+    CONTRADICTED = "contradicted"
+    """A building accepted a token that it had said it refused."""
+    SECOND_LINK = "second_link"
+    """Two programs are one controller at the same time: a copy, or a stolen identity."""
+    DOOR_OF_ANOTHER = "door_of_another"
+    """A controller offers a door that another building has."""
+
+
+class Alarm(Base):
+    """Something that must not be. It stays until somebody has seen it."""
+
+    __tablename__ = "alarm"
+    __table_args__ = (
+        _one_of("kind", AlarmKind),
+        Index(None, "building_id", "kind", "subject"),
+        {"sqlite_autoincrement": True},
+    )
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(20))
+    building_id: Mapped[str | None] = mapped_column(Id)
+    subject: Mapped[str] = mapped_column(String(60))
+    """Of a token, its jti; of a controller, the thumbprint of its key; of a door, its id."""
+    detail: Mapped[dict[str, Any]]
+    seen_at: Mapped[datetime | None]
+    seen_by: Mapped[str | None] = mapped_column(String(60))
 
 
 class Audit(Base):

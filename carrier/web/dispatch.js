@@ -1,8 +1,16 @@
-// The dispatcher's page: decisions and their outcomes, live, with a key that is typed and never stored.
+// The dispatcher's page: decisions and their outcomes, live, alarms, and which buildings are connected, with a key that is
+// typed and never stored.
 
-import { Failed, follow } from "./api.js";
+import { ask, Failed, follow } from "./api.js";
 
 const MOST = 200;
+const LOOK_EVERY = 15_000;
+const ALARMS = {
+  never_issued: "A building accepted a token that this cloud did not issue. If you do not know why, a signing key is stolen: revoke it now",
+  contradicted: "A building accepted a token that it had said it refused",
+  second_link: "Two programs are the same controller at once: a copy of an installation, or a stolen identity",
+  door_of_another: "A controller offers a door that another building has",
+};
 const OUTCOMES = {
   asked: ["In progress", ""], signed: ["Token sent", ""], granted: ["Door released", "yes"], refused: ["Not confirmed", "no"],
   refused_by_building: ["The building refused", "no"], unreachable: ["Building not reached, nothing signed", "no"],
@@ -63,21 +71,84 @@ function heard(decision) {
   }
 }
 
+// ---- alarms and buildings ----
+
+const alarms = document.getElementById("alarm-list");
+const alarmState = document.getElementById("alarm-state");
+let looking = 0;
+
+function item(...parts) {
+  const node = document.createElement("li");
+  node.append(...parts);
+  return node;
+}
+
+function alarm(each, names, headers) {
+  const seen = document.createElement("button");
+  seen.className = "small";
+  seen.textContent = "Seen";
+  seen.setAttribute("aria-label", `Mark alarm ${each.id} as seen`);
+  seen.addEventListener("click", async () => {
+    seen.disabled = true;
+    try {
+      await ask("POST", `/v1/alarms/${each.id}/seen`, undefined, headers);
+      alarmState.textContent = `Alarm ${each.id} is marked as seen.`;
+      await look(headers);
+    } catch (error) {
+      if (!(error instanceof Failed)) throw error;
+      seen.disabled = false;
+      alarmState.textContent = error.status === 403 ? "This key may not mark alarms: it needs the scope “alarms”." : "Not marked: try again.";
+    }
+  });
+  const where = names.get(each.building) ?? each.building ?? "";
+  return item(`${new Date(each.at).toLocaleString()}: ${ALARMS[each.kind] ?? each.kind}. ${where}, ${each.subject} `, seen);
+}
+
+async function look(headers) {
+  const { buildings } = await ask("GET", "/v1/buildings", undefined, headers);
+  const names = new Map(buildings.map((each) => [each.id, each.name]));
+  const here = (each) => each.controllers.some((controller) => controller.connected_since !== null);
+  const away = buildings.filter((each) => !here(each));
+  document.getElementById("connected").textContent = `${buildings.length - away.length} of ${buildings.length} connected.`;
+  document.getElementById("away").replaceChildren(...away.slice(0, MOST).map((each) => item(`Not connected: ${each.name}`)));
+  document.getElementById("buildings").hidden = false;
+  const { alarms: waiting } = await ask("GET", "/v1/alarms?seen=false", undefined, headers);
+  if (!alarms.contains(document.activeElement) || waiting.length !== alarms.children.length) {
+    alarms.replaceChildren(...waiting.map((each) => alarm(each, names, headers)));
+  }
+  document.getElementById("alarms").hidden = waiting.length === 0;
+}
+
+async function keepLooking(headers) {
+  const mine = ++looking;
+  while (mine === looking) {
+    try {
+      await look(headers);
+    } catch (error) {
+      if (!(error instanceof Failed)) throw error; // what follows the decisions says so
+    }
+    await new Promise((resolve) => { setTimeout(resolve, LOOK_EVERY); });
+  }
+}
+
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const key = document.getElementById("key").value.trim();
   form.hidden = true;
   document.querySelector(".scroll").hidden = false;
+  const headers = { Authorization: `Bearer ${key}` };
+  keepLooking(headers);
   for (let wait = 1000; ; wait = Math.min(wait * 2, 30_000)) {
     state.textContent = "Connected. What comes is shown at once.";
     try {
-      await follow("GET", "/v1/decisions/live", undefined, (decision) => { wait = 1000; heard(decision); }, { Authorization: `Bearer ${key}` });
+      await follow("GET", "/v1/decisions/live", undefined, (decision) => { wait = 1000; heard(decision); }, headers);
       state.textContent = "The cloud ended the connection. Connecting again …";
     } catch (error) {
       if (!(error instanceof Failed)) throw error;
       if (error.status === 401 || error.status === 403) {
         state.textContent = error.status === 401 ? "This key is not known, or it was revoked." : "This key may not read decisions: it needs the scope “read”.";
         form.hidden = false;
+        looking += 1;
         return;
       }
       state.textContent = "No connection. Trying again …";

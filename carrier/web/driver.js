@@ -245,9 +245,11 @@ async function request(stop, door) {
   const doing = el("p", { role: "status" }, words.locating);
   show(el("h1", {}, door.name), el("p", { class: "soft" }, stop.building), doing, list);
   let begun = null;
+  let mark = "";
   try {
     set("position", "busy", words.locating);
     const at = await position();
+    if (at.typed) mark = ` ${words.typedMark}.`;
     set("position", "", at.typed ? words.typedMark : fill(words.located, { metres: at.accuracy }));
     begun = await ask("POST", "/driver/requests", { stop: stop.id, door: door.id, position: at });
     await confirm();
@@ -266,7 +268,7 @@ async function request(stop, door) {
     const missing = new Map();
     const heard = (line) => {
       if (line.event === "check") {
-        const text = line.passed ? words.passed[line.check] : told(line);
+        const text = (line.passed ? words.passed[line.check] : told(line)) + (line.check === "position" ? mark : "");
         set(line.check, line.passed ? "yes" : "no", text);
         if (!line.passed) missing.set(line.check, text);
         say(`${words.steps[line.check]}: ${text}`);

@@ -188,6 +188,8 @@ const deReasons = {
   CLOCK_UNTRUSTED: ["Das Gebäude weiß nicht sicher, wie spät es ist.", "Rufen Sie Ihre Disposition an."],
   STRIKE_UNREACHABLE: ["Das Gebäude erreicht sein Schloss nicht.", "Rufen Sie Ihre Disposition an."],
   STRIKE_REFUSED: ["Das Schloss hat nicht gehorcht.", "Rufen Sie Ihre Disposition an."],
+  CARRIER_LOCKED_OUT: ["Das Gebäude vertraut unseren Schlüsseln nicht mehr.", "Rufen Sie Ihre Disposition an."],
+  REFUSED: ["Das Gebäude lässt uns diese Tür nicht benutzen.", "Rufen Sie Ihre Disposition an."],
   NO_SIGNING_KEY: ["Die Cloud kann zurzeit nicht unterschreiben.", "Rufen Sie Ihre Disposition an."],
 };
 

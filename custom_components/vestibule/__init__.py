@@ -21,6 +21,7 @@ from homeassistant.core import HassJob, HomeAssistant
 from homeassistant.exceptions import ConfigEntryError
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.event import async_track_time_interval
+from homeassistant.helpers.start import async_at_started
 from homeassistant.helpers.typing import ConfigType
 from homeassistant.util import dt as dt_util
 
@@ -85,10 +86,11 @@ async def _set_up_building(hass: HomeAssistant, entry: VestibuleConfigEntry) -> 
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     embedded.tell_what_waited()
     entry.async_on_unload(entry.add_update_listener(_async_entry_changed))
-    entry.async_on_unload(hass.bus.async_listen(EVENT_CORE_CONFIG_UPDATE, embedded.follow_time_zone))
+    entry.async_on_unload(hass.bus.async_listen(EVENT_CORE_CONFIG_UPDATE, embedded.follow_core_config))
     entry.async_on_unload(hass.bus.async_listen(EVENT_COMPONENT_LOADED, embedded.follow_component))
     entry.async_on_unload(async_track_time_interval(hass, embedded.retain, RETAIN_EVERY))
     watch(hass, entry)
+    entry.async_on_unload(async_at_started(hass, embedded.links.start))
     # A stopping Home Assistant does not unload its entries. Shutdown jobs run while switches still work.
     entry.async_on_unload(hass.async_add_shutdown_job(HassJob(embedded.stop, "end Vestibule's releases")))
     entry.async_on_unload(hass.bus.async_listen(EVENT_HOMEASSISTANT_FINAL_WRITE, embedded.close))

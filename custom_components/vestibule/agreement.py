@@ -130,8 +130,9 @@ class Agreement:
         """Set the policy, if it is another one; return why that has to wait."""
         client = self._remote.client
         view = await client.policy()
-        wanted = wanted_policy(self._hass, self._remote.doors)
-        asked, ours = (policies.encode(each) for each in (view.pending.policy if view.pending else view.policy, wanted))
+        newest = view.pending.policy if view.pending else view.policy
+        wanted = wanted_policy(self._hass, self._remote.doors, newest)
+        asked, ours = policies.encode(newest), policies.encode(wanted)
         if asked != ours:
             if self._has_to_wait(asked):
                 return "somebody else sets its policy as well"
@@ -155,9 +156,19 @@ class Agreement:
         return False
 
 
-def wanted_policy(hass: HomeAssistant, doors: Collection[DoorId]) -> Policy:
-    """Return what the building's carriers may do at ``doors``."""
+def wanted_policy(hass: HomeAssistant, doors: Collection[DoorId], asked: Policy) -> Policy:
+    """Return what the building's carriers may do at ``doors``; ``asked`` is what the gateway was asked for last."""
     entry, here = building_entry(hass), frozenset(doors)
-    known = () if entry is None else building_of(entry, dt_util.get_default_time_zone()).building.carriers.values()
-    carriers = (replace(carrier, doors=carrier.doors & here) for carrier in known if carrier.doors & here)
+    if entry is None:
+        return Policy(hass.config.time_zone, ())
+    setup = building_of(entry, dt_util.get_default_time_zone())
+    if (building := loaded_building(hass)) is not None:
+        locked_out = building.links.locked_out
+    else:  # its journal knows who is locked out: who is not let in now, stays out until that can be read
+        locked_out = frozenset(setup.enrolments) - {carrier.issuer for carrier in asked.carriers}
+    carriers = (
+        replace(carrier, doors=carrier.doors & here)
+        for carrier in setup.building.carriers.values()
+        if carrier.doors & here and carrier.issuer not in locked_out
+    )
     return Policy(hass.config.time_zone, tuple(sorted(carriers, key=lambda carrier: carrier.issuer)))

@@ -6,8 +6,9 @@ by hand, or written by a newer version) is left out and named, so that one bad c
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import time, tzinfo
 from enum import StrEnum
@@ -15,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
+from homeassistant.const import CONF_HOST, CONF_LATITUDE, CONF_LONGITUDE
 
 from .const import (
     CONF_ACCESS_TIME,
@@ -24,6 +26,7 @@ from .const import (
     CONF_DISTANCE,
     CONF_DOOR,
     CONF_DOORS,
+    CONF_DROPPED,
     CONF_HEARD,
     CONF_HELD_OPEN_TIME,
     CONF_HOURS,
@@ -34,6 +37,7 @@ from .const import (
     CONF_ISSUER,
     CONF_JWK_SET,
     CONF_KEEP_CONNECTED,
+    CONF_KEY_SET,
     CONF_MANUAL,
     CONF_METHODS,
     CONF_NEXT_PSK,
@@ -42,6 +46,7 @@ from .const import (
     CONF_PIN,
     CONF_PIN_DIGEST,
     CONF_PIN_SALT,
+    CONF_POSITION,
     CONF_POSITION_AGE,
     CONF_PRE_ALARM_TIME,
     CONF_PSK,
@@ -54,6 +59,7 @@ from .const import (
     CONF_REQUEST_AGE,
     CONF_RETURNS,
     CONF_REVOKED,
+    CONF_ROOT,
     CONF_SLOT,
     CONF_STRIKE,
     CONF_STRIKE_ID,
@@ -61,12 +67,14 @@ from .const import (
     SUBENTRY_CARRIER,
     SUBENTRY_DOOR,
 )
+from .vestibule_core import keyset
 from .vestibule_core.doorstrike.frames import KEY_SIZE
 from .vestibule_core.doorstrike.slots import MOST as MOST_SLOTS
 from .vestibule_core.doorstrike.wire import STRIKE_ID_SIZE, VERSION, Caps, sensors_of
 from .vestibule_core.errors import KeySetInvalid
 from .vestibule_core.hours import Day, Hours, WeeklyHours
-from .vestibule_core.keys import KeyStatus, import_jwk_set
+from .vestibule_core.keys import KeyStatus, TrustedKey, import_jwk_set
+from .vestibule_core.keyset import KeySet, Root
 from .vestibule_core.model import Door, DoorId, Issuer, ManualRule, OnPowerLoss, RelockOn, Sensor, door_id, issuer
 from .vestibule_core.pin import Pin
 from .vestibule_core.policy import Building, Carrier, EvidenceLimits
@@ -161,6 +169,26 @@ class DoorSetup:
     sensors: Mapping[Sensor, str]
     """The entities that watch the door: each an id in the entity registry, or an entity id. They go before what a
     strike watches by itself; ``door.sensors`` has both."""
+    position: tuple[float, float] | None
+    """Latitude and longitude in degrees; None: where Home Assistant is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A carrier whose cloud this building keeps a link with, as it is known by its newest key set."""
+
+    subentry_id: str
+    host: str
+    """Of its cloud, with the port if it is not 443."""
+    root: Root
+    published: KeySet
+    dropped: tuple[TrustedKey, ...]
+    """Keys that an earlier set had, and this one has not: revoked."""
+
+    @property
+    def keys(self) -> tuple[TrustedKey, ...]:
+        """What its tokens may be signed with, and what they may be no more."""
+        return (*self.published.trusted, *self.dropped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +200,24 @@ class BuildingSetup:
     unreadable: Mapping[str, str]
     """Titles by subentry id."""
     intake_keys: Mapping[str, Issuer]
-    """Carriers by the SHA-256 (hex) of their intake keys."""
+    """Carriers by the SHA-256 (hex) of their intake keys; those that are linked have none."""
+    enrolments: Mapping[Issuer, Enrolment]
     persons_kept: PersonsKept
 
 
-def building_of(entry: ConfigEntry, zone: tzinfo, elsewhere: Iterable[DoorId] = ()) -> BuildingSetup:
+def building_of(
+    entry: ConfigEntry, zone: tzinfo, elsewhere: Iterable[DoorId] = (), locked_out: Container[Issuer] = ()
+) -> BuildingSetup:
     """Return what the entry and its subentries say.
 
-    ``zone`` is the time zone of its hours, ``elsewhere`` are the doors whose tokens gateways spend.
+    ``zone`` is the time zone of its hours, ``elsewhere`` are the doors whose tokens gateways spend, ``locked_out`` are
+    the carriers that an administrator has to approve again.
     """
     doors: dict[DoorId, DoorSetup] = {}
     carriers: list[Carrier] = []
     unreadable: dict[str, str] = {}
     intake_keys: dict[str, Issuer] = {}
+    enrolments: dict[Issuer, Enrolment] = {}
     strikes: set[bytes] = set()
     for subentry in entry.subentries.values():
         try:
@@ -198,11 +231,15 @@ def building_of(entry: ConfigEntry, zone: tzinfo, elsewhere: Iterable[DoorId] = 
                     strikes.add(door.relay.strike_id)
                 doors[door.door.id] = door
             elif subentry.subentry_type == SUBENTRY_CARRIER:
-                carrier = _carrier(subentry)
-                intake_key = str(subentry.data[CONF_INTAKE_KEY_SHA256])
+                enrolment = enrolment_of(subentry) if CONF_HOST in subentry.data else None
+                intake_key = None if enrolment else str(subentry.data[CONF_INTAKE_KEY_SHA256])
+                carrier = _carrier(subentry, enrolment, locked_out)
                 Building.of((), (*carriers, carrier))  # raises if it takes another's issuer or key
                 carriers.append(carrier)
-                intake_keys[intake_key] = carrier.issuer
+                if intake_key is not None:
+                    intake_keys[intake_key] = carrier.issuer
+                if enrolment is not None:
+                    enrolments[carrier.issuer] = enrolment
         except KeyError, TypeError, ValueError, KeySetInvalid:
             unreadable[subentry.subentry_id] = subentry.title
     return BuildingSetup(
@@ -210,6 +247,7 @@ def building_of(entry: ConfigEntry, zone: tzinfo, elsewhere: Iterable[DoorId] = 
         doors=doors,
         unreadable=unreadable,
         intake_keys=intake_keys,
+        enrolments=enrolments,
         persons_kept=persons_kept_of(entry.data),
     )
 
@@ -250,7 +288,17 @@ def _door(subentry: ConfigSubentry) -> DoorSetup:
         ),
         relay=relay,
         sensors=MappingProxyType(sensors),
+        position=_position(data.get(CONF_POSITION)),
     )
+
+
+def _position(kept: Mapping[str, Any] | None) -> tuple[float, float] | None:
+    if not kept:
+        return None
+    latitude, longitude = float(kept[CONF_LATITUDE]), float(kept[CONF_LONGITUDE])
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
+        raise ValueError("not a place on earth")
+    return latitude, longitude
 
 
 def moved_by(data: Mapping[str, Any]) -> Relay | RadioStrike:
@@ -337,17 +385,31 @@ def _pin(kept: Mapping[str, str] | None) -> Pin | None:
     return Pin(bytes.fromhex(kept[CONF_PIN_SALT]), bytes.fromhex(kept[CONF_PIN_DIGEST])) if kept else None
 
 
-def _carrier(subentry: ConfigSubentry) -> Carrier:
+def enrolment_of(carrier: ConfigSubentry) -> Enrolment:
+    """Return how a linked carrier is known; raise KeyError, TypeError, ValueError or KeySetInvalid."""
+    data = carrier.data
+    root = Root(issuer(data[CONF_ISSUER]), bytes.fromhex(data[CONF_ROOT]))
+    return Enrolment(
+        subentry_id=carrier.subentry_id,
+        host=str(data[CONF_HOST]),
+        root=root,
+        published=keyset.kept(data[CONF_KEY_SET], root),
+        dropped=_dropped(data[CONF_DROPPED], root.issuer),
+    )
+
+
+def _dropped(kept: list[dict[str, str]], of: Issuer) -> tuple[TrustedKey, ...]:
+    keys = import_jwk_set(json.dumps({"keys": kept}), of) if kept else ()
+    return tuple(replace(key, status=KeyStatus.REVOKED) for key in keys)
+
+
+def _carrier(subentry: ConfigSubentry, enrolment: Enrolment | None, locked_out: Container[Issuer]) -> Carrier:
     data = subentry.data
     name = issuer(data[CONF_ISSUER])
-    revoked = frozenset(data[CONF_REVOKED])
     return Carrier(
         issuer=name,
         name=subentry.title,
-        keys=tuple(
-            replace(key, status=KeyStatus.REVOKED) if key.kid in revoked else key
-            for key in import_jwk_set(data[CONF_JWK_SET], name)
-        ),
+        keys=enrolment.keys if enrolment is not None else _pasted_keys(data, name),
         doors=frozenset(door_id(door) for door in data[CONF_DOORS]),
         limits=EvidenceLimits(
             methods=frozenset(DriverProof(method) for method in data[CONF_METHODS]),
@@ -358,4 +420,23 @@ def _carrier(subentry: ConfigSubentry) -> Carrier:
         ),
         hours=hours_of(data.get(CONF_HOURS) or ()),
         rate=int(data[CONF_RATE]) if data.get(CONF_RATE) is not None else None,
+        locked_out=name in locked_out,
     )
+
+
+def _pasted_keys(data: Mapping[str, Any], of: Issuer) -> tuple[TrustedKey, ...]:
+    revoked = frozenset(data[CONF_REVOKED])
+    return tuple(
+        replace(key, status=KeyStatus.REVOKED) if key.kid in revoked else key
+        for key in import_jwk_set(data[CONF_JWK_SET], of)
+    )
+
+
+def known_keys(carrier: ConfigSubentry) -> tuple[TrustedKey, ...]:
+    """Return the keys of a carrier as it is stored; none if they cannot be read (a repair says so)."""
+    try:
+        if CONF_HOST in carrier.data:
+            return enrolment_of(carrier).keys
+        return import_jwk_set(carrier.data[CONF_JWK_SET], Issuer(carrier.data[CONF_ISSUER]))
+    except KeyError, TypeError, ValueError, KeySetInvalid:
+        return ()

@@ -1,18 +1,14 @@
-"""The forms: the building, its doors and its carriers.
+"""The forms: the building and its doors.
 
-The pages that only a door with a Bluetooth strike has are in strike_flow.py. A door's id is made once and never
-changes. A carrier's intake key is made here, shown once and kept only as a hash; so is a PIN, which is never shown.
-Each error leaves what was typed in the form, except a private key: whoever pasted one has to replace it. A page is left
-out where nothing on it could be chosen.
+The pages that only a door with a Bluetooth strike has are in strike_flow.py, those of a carrier in carrier_flow.py. A
+door's id is made once and never changes. A PIN is kept only as a hash and never shown. Each error leaves what was typed
+in the form. A page is left out where nothing on it could be chosen.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from typing import Any, Final, override
 
@@ -30,28 +26,27 @@ from homeassistant.config_entries import (
     SubentryFlowContext,
     SubentryFlowResult,
 )
-from homeassistant.const import ATTR_ASSUMED_STATE, ATTR_CODE_FORMAT, ATTR_SUPPORTED_FEATURES, CONF_NAME, Platform
+from homeassistant.const import (
+    ATTR_ASSUMED_STATE,
+    ATTR_CODE_FORMAT,
+    ATTR_SUPPORTED_FEATURES,
+    CONF_LATITUDE,
+    CONF_LONGITUDE,
+    CONF_NAME,
+    Platform,
+)
 from homeassistant.core import HomeAssistant, State, callback, split_entity_id
-from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers import entity_registry as er
-from homeassistant.helpers.network import NoURLAvailableError, get_url
 from homeassistant.helpers.selector import (
     BooleanSelector,
     EntitySelector,
     EntitySelectorConfig,
-    ObjectSelector,
-    ObjectSelectorConfig,
-    ObjectSelectorField,
-    SelectOptionDict,
-    SelectSelector,
-    SelectSelectorConfig,
-    SelectSelectorMode,
+    LocationSelector,
+    LocationSelectorConfig,
     TextSelector,
     TextSelectorConfig,
     TextSelectorType,
-    TimeSelector,
 )
-from homeassistant.helpers.translation import async_get_translations
 
 from .building import (
     PersonsKept,
@@ -62,80 +57,62 @@ from .building import (
     moved_by,
     persons_kept_of,
 )
+from .carrier_flow import CarrierFlow
 from .const import (
     CONF_ACCESS_TIME,
-    CONF_ACCURACY,
     CONF_BUILDING,
-    CONF_DISTANCE,
     CONF_DOOR,
-    CONF_DOORS,
     CONF_HELD_OPEN_TIME,
     CONF_HOURS,
-    CONF_HOURS_DAYS,
-    CONF_HOURS_FROM,
-    CONF_HOURS_TO,
-    CONF_INTAKE_KEY_SHA256,
-    CONF_ISSUER,
-    CONF_JWK_SET,
     CONF_KEEP_CONNECTED,
     CONF_MANUAL,
-    CONF_METHODS,
-    CONF_NEW_INTAKE_KEY,
     CONF_ON_POWER_LOSS,
     CONF_PERSONS_KEPT,
     CONF_PIN,
     CONF_PIN_DIGEST,
     CONF_PIN_SALT,
-    CONF_POSITION_AGE,
+    CONF_POSITION,
     CONF_PRE_ALARM_TIME,
-    CONF_RATE,
     CONF_RELAY,
     CONF_RELAY_DOMAIN,
     CONF_RELEASES_WHEN,
     CONF_RELOCK,
     CONF_REMOVE_PIN,
     CONF_REPORTS,
-    CONF_REQUEST_AGE,
     CONF_RETURNS,
-    CONF_REVOKED,
     CONF_STRIKE,
     DOMAIN,
     SUBENTRY_CARRIER,
     SUBENTRY_DOOR,
 )
-from .embedded import building_entry, doors_elsewhere, is_building
+from .embedded import building_entry, is_building
 from .forms import (
     DEFAULT_ACCESS_TIME,
     NAME,
+    NO_FIELDS,
     Errors,
     UserInput,
     choice,
-    choices,
     new_building_id,
     number,
     stored_door_id,
     subentries,
+    typed_hours,
     typed_name,
+    weekly,
 )
 from .gateway_flow import GatewayOffer
 from .strike_flow import StrikeOffer, StrikePages, has_bluetooth
 from .strikes import capabilities, reports
-from .vestibule_core.errors import KeySetInvalid
-from .vestibule_core.hours import Day
-from .vestibule_core.keys import TrustedKey, import_jwk_set
 from .vestibule_core.model import (
-    Issuer,
     ManualRule,
     OnPowerLoss,
     RelockOn,
     Sensor,
-    issuer,
     new_door_id,
 )
 from .vestibule_core.pin import FORMAT as PIN_FORMAT
 from .vestibule_core.pin import Pin
-from .vestibule_core.policy import EvidenceLimits
-from .vestibule_core.token import DriverProof
 
 _ACCESS_TIME: Final = (0.5, 30.0)
 _GATE_TIME: Final = 180.0
@@ -143,22 +120,8 @@ _GATE_TIME: Final = 180.0
 _HELD_OPEN_TIME: Final = (1.0, 3600.0)
 _DEFAULT_HELD_OPEN_TIME: Final = 60.0
 _DEFAULT_PRE_ALARM_TIME: Final = 15.0
-_RATE: Final = (1, 1000)
-_DEFAULT_RATE: Final = 12
-_WORKDAYS: Final = list(Day)[:5]
-
-_DEFAULTS: Final = EvidenceLimits()
-_LIMITS: Final[Mapping[str, tuple[int, int, int, str]]] = {
-    # field: default, least, most, unit
-    CONF_DISTANCE: (_DEFAULTS.distance, 1, 1000, "m"),
-    CONF_ACCURACY: (_DEFAULTS.accuracy, 1, 1000, "m"),
-    CONF_POSITION_AGE: (_DEFAULTS.position_age, 1, 300, "s"),
-    CONF_REQUEST_AGE: (_DEFAULTS.request_age, 1, 600, "s"),
-}
-
-_KEY_SET: Final = TextSelector(TextSelectorConfig(multiline=True))
 _PIN: Final = TextSelector(TextSelectorConfig(type=TextSelectorType.PASSWORD))
-_NO_FIELDS: Final = probatio.Schema({})
+_POSITION: Final = LocationSelector(LocationSelectorConfig(radius=False, icon="mdi:door"))
 
 
 class BuildingFlow(StrikeOffer, GatewayOffer, domain=DOMAIN):
@@ -409,18 +372,20 @@ class DoorFlow(StrikePages):
         stored = self._stored
         kept = stored.get(CONF_PIN)
         fields: dict[probatio.Marker, Any] = {
-            probatio.Optional(CONF_HOURS): await _weekly(self.hass),
+            probatio.Optional(CONF_HOURS): await weekly(self.hass),
             probatio.Required(CONF_MANUAL, default=ManualRule.EVERYONE.value): choice(CONF_MANUAL, ManualRule),
             probatio.Optional(CONF_PIN): _PIN,
         }
         if kept:
             fields[probatio.Required(CONF_REMOVE_PIN, default=False)] = BooleanSelector()
+        fields[probatio.Optional(CONF_POSITION)] = _POSITION
         if user_input is None:
             return self._show("admit", fields, {**stored, CONF_PIN: None})
         errors: Errors = {}
         placeholders: dict[str, str] = {}
         shown = dict(user_input)
-        hours = _hours(user_input, errors, placeholders)
+        hours = typed_hours(user_input, errors, placeholders)
+        position = _position(user_input, errors)
         pin, removed = user_input.get(CONF_PIN), user_input.get(CONF_REMOVE_PIN, False)
         if pin and not re.fullmatch(PIN_FORMAT, pin, re.ASCII):
             errors[CONF_PIN] = "pin_invalid"
@@ -430,6 +395,8 @@ class DoorFlow(StrikePages):
         if errors:
             return self._show("admit", fields, shown, errors, placeholders)
         self._data |= {CONF_HOURS: hours, CONF_MANUAL: user_input[CONF_MANUAL]}
+        if position:
+            self._data[CONF_POSITION] = position
         if pin:
             made = await self.hass.async_add_executor_job(Pin.of, pin, os.urandom(16))
             self._data[CONF_PIN] = {CONF_PIN_SALT: made.salt.hex(), CONF_PIN_DIGEST: made.digest.hex()}
@@ -456,7 +423,7 @@ class DoorFlow(StrikePages):
         if user_input is None:
             return self.async_show_form(
                 step_id="give",
-                data_schema=_NO_FIELDS,
+                data_schema=NO_FIELDS,
                 description_placeholders={"name": self._title, "door": self._data[CONF_DOOR]},
                 last_step=True,
             )
@@ -476,270 +443,14 @@ class DoorFlow(StrikePages):
         return er.async_resolve_entity_id(er.async_get(self.hass), entity)
 
 
-class CarrierFlow(ConfigSubentryFlow):
-    """A carrier: whose tokens open which doors, signed with which keys, after how good a look at the driver."""
-
-    def __init__(self) -> None:
-        """Begin without a carrier."""
-        self._title = ""
-        self._data: dict[str, Any] = {}
-        self._keys: tuple[TrustedKey, ...] = ()
-        self._intake_key: str | None = None
-        """In clear only while this flow lives."""
-
-    async def async_step_user(self, user_input: UserInput | None = None) -> SubentryFlowResult:
-        """Ask for a new carrier."""
-        if user_input is None:
-            return await self._ask("user", {CONF_RATE: _DEFAULT_RATE})
-        if refused := await self._take("user", user_input, None):
-            return refused
-        self._data[CONF_REVOKED] = []
-        self._new_intake_key()
-        return await self.async_step_confirm()
-
-    async def async_step_confirm(self, user_input: UserInput | None = None) -> SubentryFlowResult:
-        """Show the keys' fingerprints, to be compared with what the carrier says."""
-        if user_input is None:
-            return self.async_show_form(
-                step_id="confirm",
-                data_schema=_NO_FIELDS,
-                description_placeholders={
-                    "name": self._title,
-                    "keys": "\n".join(f"- `{key.kid}` ({key.alg})" for key in self._keys),
-                },
-                last_step=self._intake_key is None,
-            )
-        return await self._save_or_show_key()
-
-    async def async_step_intake_key(self, user_input: UserInput | None = None) -> SubentryFlowResult:
-        """Show the new intake key, this once."""
-        if user_input is None:
-            assert self._intake_key is not None
-            chosen = self._data[CONF_DOORS]
-            doors = [f"- {door['label']}: `{door['value']}`" for door in self._doors if door["value"] in chosen]
-            return self.async_show_form(
-                step_id="intake_key",
-                data_schema=_NO_FIELDS,
-                description_placeholders={
-                    "name": self._title,
-                    "address": _address(self.hass),
-                    "doors": "\n".join(doors) or "...",
-                    "intake_key": self._intake_key,
-                },
-                last_step=True,
-            )
-        return self._save()
-
-    async def async_step_reconfigure(self, user_input: UserInput | None = None) -> SubentryFlowResult:
-        """Change a carrier, revoke its keys or give it a new intake key."""
-        subentry = self._get_reconfigure_subentry()
-        known = self._known_keys(subentry)
-        if user_input is None:
-            return await self._ask("reconfigure", {**subentry.data, CONF_NAME: subentry.title}, known=known)
-        if refused := await self._take("reconfigure", user_input, subentry, known):
-            return refused
-        kids = {key.kid for key in self._keys}
-        # A key that was revoked and is in the set no more stays revoked: it may come back with an old set.
-        gone = set(subentry.data.get(CONF_REVOKED) or ()) - {key.kid for key in known}
-        self._data[CONF_REVOKED] = sorted(gone | set(user_input[CONF_REVOKED]))
-        if user_input[CONF_NEW_INTAKE_KEY]:
-            self._new_intake_key()
-        if kids - {key.kid for key in known}:
-            return await self.async_step_confirm()
-        return await self._save_or_show_key()
-
-    async def _save_or_show_key(self) -> SubentryFlowResult:
-        return self._save() if self._intake_key is None else await self.async_step_intake_key()
-
-    def _save(self) -> SubentryFlowResult:
-        if self.source == SOURCE_USER:
-            return self.async_create_entry(title=self._title, data=self._data, unique_id=self._data[CONF_ISSUER])
-        return self.async_update_and_abort(
-            self._get_entry(),
-            self._get_reconfigure_subentry(),
-            title=self._title,
-            data_updates=self._data,
-            unique_id=self._data[CONF_ISSUER],
-        )
-
-    def _new_intake_key(self) -> None:
-        self._intake_key = secrets.token_urlsafe(32)
-        self._data[CONF_INTAKE_KEY_SHA256] = hashlib.sha256(self._intake_key.encode()).hexdigest()
-
-    # ---- the form ----
-
-    @property
-    def _doors(self) -> list[SelectOptionDict]:
-        """The building's doors, and those that its gateways have."""
-        here = [
-            SelectOptionDict(value=door, label=subentry.title)
-            for subentry in subentries(self._get_entry(), SUBENTRY_DOOR)
-            if (door := stored_door_id(subentry)) is not None
-        ]
-        elsewhere = doors_elsewhere(self.hass).items()
-        return here + [SelectOptionDict(value=door, label=name) for door, name in elsewhere]
-
-    async def _ask(
-        self,
-        step: str,
-        values: Mapping[str, Any],
-        errors: Errors | None = None,
-        placeholders: dict[str, str] | None = None,
-        known: tuple[TrustedKey, ...] = (),
-    ) -> SubentryFlowResult:
-        doors = self._doors
-        fields: dict[probatio.Marker, Any] = {
-            probatio.Required(CONF_NAME): NAME,
-            probatio.Required(CONF_ISSUER): TextSelector(TextSelectorConfig(type=TextSelectorType.URL)),
-            probatio.Required(CONF_JWK_SET): _KEY_SET,
-            probatio.Required(CONF_DOORS, default=list): choices(doors),
-            probatio.Required(CONF_METHODS, default=sorted(_DEFAULTS.methods)): SelectSelector(
-                SelectSelectorConfig(
-                    options=[proof.value for proof in DriverProof], multiple=True, translation_key=CONF_METHODS
-                )
-            ),
-        }
-        for field, (default, _, _, unit) in _LIMITS.items():
-            fields[probatio.Required(field, default=default)] = number(1, unit)
-        fields[probatio.Optional(CONF_HOURS)] = await _weekly(self.hass)
-        fields[probatio.Optional(CONF_RATE)] = number(1)
-        if step == "reconfigure":
-            keys = [SelectOptionDict(value=key.kid, label=f"{key.kid} ({key.alg})") for key in known]
-            fields[probatio.Required(CONF_REVOKED, default=list)] = choices(keys)
-            fields[probatio.Required(CONF_NEW_INTAKE_KEY, default=False)] = BooleanSelector()
-        # A door or key that is gone cannot be shown as chosen.
-        offered = {CONF_DOORS: {door["value"] for door in doors}, CONF_REVOKED: {key.kid for key in known}}
-        shown = {name: value for name, value in values.items() if value is not None}
-        for field, options in offered.items():
-            if field in shown:
-                shown[field] = [choice for choice in shown[field] if choice in options]
-        return self.async_show_form(
-            step_id=step,
-            data_schema=self.add_suggested_values_to_schema(probatio.Schema(fields), shown),
-            errors=errors,
-            description_placeholders={
-                "position": "",
-                "row": "",
-                "example": "https://carrier.example",
-                **(placeholders or {}),
-            },
-            last_step=False,
-        )
-
-    async def _take(
-        self, step: str, user_input: UserInput, itself: ConfigSubentry | None, known: tuple[TrustedKey, ...] = ()
-    ) -> SubentryFlowResult | None:
-        """Keep what a form without errors says; else return the form again."""
-        errors: Errors = {}
-        placeholders: dict[str, str] = {}
-        shown = dict(user_input)
-        self._title = typed_name(user_input, errors)
-        others = list(subentries(self._get_entry(), SUBENTRY_CARRIER, itself))
-        try:
-            name = issuer(user_input[CONF_ISSUER].strip())
-        except ValueError:
-            errors[CONF_ISSUER] = "issuer_invalid"
-            name = Issuer("")
-        if any(other.data.get(CONF_ISSUER) == name for other in others):
-            errors[CONF_ISSUER] = "issuer_used"
-        try:
-            keys = import_jwk_set(user_input[CONF_JWK_SET], name)
-        except KeySetInvalid as err:
-            keys = ()
-            errors[CONF_JWK_SET] = f"key_set_{err.reason}"
-            placeholders["position"] = str(err.position)
-            if err.reason == "private_key":
-                del shown[CONF_JWK_SET]
-        taken = {key.kid for other in others for key in self._known_keys(other)}
-        for position, key in enumerate(keys, 1):
-            if key.kid in taken:
-                errors[CONF_JWK_SET] = "key_set_of_another_carrier"
-                placeholders["position"] = str(position)
-        if not user_input[CONF_METHODS]:
-            errors[CONF_METHODS] = "methods_empty"
-        for field, (_, least, most, _) in _LIMITS.items():
-            if not least <= user_input[field] <= most:
-                errors[field] = f"{field}_range"
-        hours = _hours(user_input, errors, placeholders)
-        rate = user_input.get(CONF_RATE)
-        if rate is not None and not _RATE[0] <= rate <= _RATE[1]:
-            errors[CONF_RATE] = "rate_range"
-        if errors:
-            return await self._ask(step, shown, errors, placeholders, known)
-        self._keys = keys
-        self._data = {
-            CONF_ISSUER: name,
-            CONF_JWK_SET: json.dumps({"keys": [key.jwk() for key in keys]}, indent=1),
-            CONF_DOORS: user_input[CONF_DOORS],
-            CONF_METHODS: user_input[CONF_METHODS],
-            **{field: int(user_input[field]) for field in _LIMITS},
-            CONF_HOURS: hours,
-            CONF_RATE: None if rate is None else int(rate),
-        }
+def _position(user_input: UserInput, errors: Errors) -> dict[str, float] | None:
+    """Return where the door is, as it is stored; None if that was left open."""
+    if (place := user_input.get(CONF_POSITION)) is None:
         return None
-
-    @staticmethod
-    def _known_keys(carrier: ConfigSubentry) -> tuple[TrustedKey, ...]:
-        """Return the keys of a stored carrier; none if they cannot be read (a repair says so)."""
-        try:
-            return import_jwk_set(carrier.data[CONF_JWK_SET], Issuer(carrier.data[CONF_ISSUER]))
-        except KeyError, TypeError, KeySetInvalid:
-            return ()
-
-
-async def _weekly(hass: HomeAssistant) -> ObjectSelector:
-    """Ask for rows of weekly hours."""
-    # The frontend does not translate what is inside of a row, so the days come in Home Assistant's own language.
-    texts = await async_get_translations(hass, hass.config.language, "selector", [DOMAIN])
-    days = [
-        SelectOptionDict(
-            value=day.value, label=texts.get(f"component.{DOMAIN}.selector.{CONF_HOURS_DAYS}.options.{day}", day.value)
-        )
-        for day in Day
-    ]
-    # Nothing is required here: the error would be one that nobody has translated.
-    return ObjectSelector(
-        ObjectSelectorConfig(
-            fields={
-                CONF_HOURS_DAYS: ObjectSelectorField(
-                    selector=SelectSelector(
-                        SelectSelectorConfig(
-                            options=days,
-                            multiple=True,
-                            mode=SelectSelectorMode.LIST,
-                            translation_key=CONF_HOURS_DAYS,
-                        )
-                    ),
-                    default=[day.value for day in _WORKDAYS],
-                ),
-                CONF_HOURS_FROM: ObjectSelectorField(selector=TimeSelector(), default="08:00:00"),
-                CONF_HOURS_TO: ObjectSelectorField(selector=TimeSelector(), default="18:00:00"),
-            },
-            multiple=True,
-            translation_key=CONF_HOURS,
-        )
-    )
-
-
-def _hours(user_input: UserInput, errors: Errors, placeholders: dict[str, str]) -> list[dict[str, Any]]:
-    """Return the rows of hours as they are stored; the first one that is not complete is an error."""
-    rows = cv.ensure_list(user_input.get(CONF_HOURS))
-    for place, row in enumerate(rows, 1):
-        if not row.get(CONF_HOURS_DAYS):
-            errors[CONF_HOURS] = "hours_without_days"
-        elif CONF_HOURS_FROM not in row or CONF_HOURS_TO not in row:
-            errors[CONF_HOURS] = "hours_without_times"
-        if CONF_HOURS in errors:
-            placeholders["row"] = str(place)
-            return []
-    return [
-        {
-            CONF_HOURS_DAYS: [day.value for day in Day if day in row[CONF_HOURS_DAYS]],
-            CONF_HOURS_FROM: cv.time(row[CONF_HOURS_FROM]).isoformat(),
-            CONF_HOURS_TO: cv.time(row[CONF_HOURS_TO]).isoformat(),
-        }
-        for row in rows
-    ]
+    latitude, longitude = place[CONF_LATITUDE], place[CONF_LONGITUDE]
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
+        errors[CONF_POSITION] = "position_invalid"
+    return {CONF_LATITUDE: latitude, CONF_LONGITUDE: longitude}
 
 
 def _unfit(state: State, registered: er.RegistryEntry | None, user_input: UserInput) -> Errors:
@@ -779,11 +490,3 @@ def _asks_for_a_code(lock: State, registered: er.RegistryEntry | None) -> bool:
     options = registered.options.get(lock.domain) if registered else None
     code = options.get(CONF_DEFAULT_CODE) if options else None
     return wanted is not None and re.match(wanted, code or "") is None
-
-
-def _address(hass: HomeAssistant) -> str:
-    """Return where carriers reach this Home Assistant; if it does not know that, what such an address looks like."""
-    try:
-        return get_url(hass, allow_internal=False, prefer_external=True)
-    except NoURLAvailableError:
-        return "https://homeassistant.example"

@@ -22,7 +22,7 @@ from .registered import resolve
 from .remote import GatewayConfigEntry, Remote
 from .vestibule_core.door import DoorState
 from .vestibule_core.hours import Day, WeeklyHours
-from .vestibule_core.model import DoorId
+from .vestibule_core.model import DoorId, Issuer
 from .vestibule_core.policy import Carrier
 
 
@@ -46,7 +46,10 @@ async def async_get_config_entry_diagnostics(
         },
         "journal": await _journal(hass, embedded),
         "doors": {str(numbers[door]): _door(hass, doorway) for door, doorway in embedded.doors.items()},
-        "carriers": [_carrier(carrier, numbers) for carrier in controller.building.carriers.values()],
+        "carriers": [
+            _carrier(carrier, numbers) | _link(embedded, carrier.issuer)
+            for carrier in controller.building.carriers.values()
+        ],
     }
 
 
@@ -80,6 +83,7 @@ def _gateway(remote: Remote) -> dict[str, Any]:
                 "checkpoint": remote.witness.note,
                 "earlier_checkpoints": remote.witness.before,
             },
+            "carrier_alarms": sorted(each.alarm for each in standing.alarms),
             "policy_version": remote.policy.version if remote.policy else None,
             "policy_pending": len(remote.agreement.why_pending),
         },
@@ -196,7 +200,10 @@ def _carrier(carrier: Carrier, numbers: Mapping[DoorId, int]) -> dict[str, Any]:
     limits = carrier.limits
     return {
         "doors": sorted(numbers[door] for door in carrier.doors if door in numbers),
-        "keys": [{"alg": key.alg, "status": key.status} for key in carrier.keys],
+        "keys": [
+            {"alg": key.alg, "status": key.status, "from": key.valid_from, "until": key.valid_until}
+            for key in carrier.keys
+        ],
         "hours": _hours(carrier.hours),
         "rate": carrier.rate,
         "limits": {
@@ -206,6 +213,28 @@ def _carrier(carrier: Carrier, numbers: Mapping[DoorId, int]) -> dict[str, Any]:
             "position_age": limits.position_age,
             "request_age": limits.request_age,
         },
+    }
+
+
+def _link(embedded: Embedded, issuer: Issuer) -> dict[str, Any]:
+    """Return how the link to a carrier's cloud is; None: it has none."""
+    if (enrolment := embedded.setup.enrolments.get(issuer)) is None:
+        return {"link": None}
+    links, published = embedded.links, enrolment.published
+    newest = links.newest_list(issuer)
+    return {
+        "link": {
+            "state": links.state(issuer),
+            "locked_out": issuer in links.locked_out,
+            "alarms": sorted(links.alarms(issuer)),
+            "newest_list": newest.isoformat() if newest is not None else None,
+            "key_set": {
+                "version": published.version,
+                "issued_at": published.issued_at,
+                "expires_at": published.expires_at,
+                "refused": links.keys_refused(issuer),
+            },
+        }
     }
 
 

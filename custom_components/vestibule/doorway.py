@@ -307,8 +307,8 @@ class Premises[D: Doorway](ABC):
 
 def access_data(event: AccessEvent) -> dict[str, Any]:
     """Return an event as automations and the event entity see it: no key, no token, nothing about a person."""
-    besides = {"count": event.count, "slot": event.slot}
-    return {name: number for name, number in besides.items() if number is not None} | {
+    besides = {"count": event.count, "slot": event.slot, "confirmed": _confirmed(event)}
+    return {name: value for name, value in besides.items() if value is not None} | {
         "means": event.means.value if event.means else None,
         "outcome": event.outcome.value,
         "code": event.code.value if event.code else None,
@@ -316,6 +316,20 @@ def access_data(event: AccessEvent) -> dict[str, Any]:
         "stop": event.has_stop,
         "sequence": event.sequence,
         "time": dt_util.utc_from_timestamp(event.at).isoformat(),
+    }
+
+
+def _confirmed(event: AccessEvent) -> dict[str, Any] | None:
+    """Return the four confirmations, as the carrier's cloud says that they are: ID, route, position and time."""
+    if (checks := event.checks) is None:
+        return None
+    return {
+        "driver": checks.driver,
+        "route": event.has_stop,
+        "distance": checks.distance,
+        "accuracy": checks.accuracy,
+        "position_age": checks.position_age,
+        "request_age": checks.request_age,
     }
 
 

@@ -197,15 +197,19 @@ class Embedded(Premises[EmbeddedDoorway]):
 
     def __init__(self, hass: HomeAssistant, entry: VestibuleConfigEntry, journal: Journal) -> None:
         """Use ``Embedded.open``."""
+        from .link import Links
+
         super().__init__(hass, entry)
-        self.setup = building_of(entry, dt_util.get_default_time_zone(), doors_elsewhere(hass))
+        self._noted = journal.notes()
+        """What the journal has noted, at start."""
+        self.links = Links(hass, entry, self, self._noted)
+        """Those with the clouds of carriers."""
+        self.setup = self._read_setup()
         self.controller = Controller(journal, tell=self._tell)
         self.intake = Intake()
         self._journal = journal
         # What is told before the entities are there (spends that a crash left without an outcome) waits for them.
         self._early: list[AccessEvent] | None = []
-        self._noted: dict[str, str] = {}
-        """What the journal has noted, at start."""
         self._heard: dict[bytes, Heard] = {}
         """How far strikes were heard that have been let go of since."""
         self._retired: set[asyncio.Task[None]] = set()
@@ -225,7 +229,6 @@ class Embedded(Premises[EmbeddedDoorway]):
     @callback
     def start(self) -> None:
         """Begin to take requests. Moves no relay, unless a release of before a crash is ours to end."""
-        self._noted = self._journal.notes()
         self._take(self.setup)
         self.controller.start(self.setup.building, self._strikes)
         self._show()
@@ -238,21 +241,27 @@ class Embedded(Premises[EmbeddedDoorway]):
             self._tell(event)
 
     @callback
-    def follow_time_zone(self, *_: Any) -> None:
-        """Keep hours in Home Assistant's time zone."""
+    def follow_core_config(self, *_: Any) -> None:
+        """Keep hours in Home Assistant's time zone, and doors where it says that it is."""
         if self.setup.building.zone != dt_util.get_default_time_zone():
             self.apply()
+        self.links.follow()
 
     @callback
     def apply(self) -> None:
         """Make what the entry and Home Assistant's time zone say now hold at once, unless nothing may be opened."""
         if self.controller.stopped:
             return
-        self.setup = building_of(self._entry, dt_util.get_default_time_zone(), doors_elsewhere(self._hass))
+        self.setup = self._read_setup()
         changed = self._take(self.setup)
         self.controller.apply(self.setup.building, self._strikes)
         self._show()
         self.keep_up(changed)
+        self.links.follow()
+
+    def _read_setup(self) -> BuildingSetup:
+        zone, elsewhere = dt_util.get_default_time_zone(), doors_elsewhere(self._hass)
+        return building_of(self._entry, zone, elsewhere, self.links.locked_out)
 
     @callback
     def follow_component(self, event: Event[EventComponentLoaded]) -> None:
@@ -293,6 +302,7 @@ class Embedded(Premises[EmbeddedDoorway]):
     async def stop(self) -> None:
         """Take no more requests and end the releases that we time; may be repeated."""
         await self.controller.stop()
+        await self.links.stop()  # after the last answer
         for doorway in self.doors.values():
             doorway.detach()
         for task in self._retired:
@@ -447,8 +457,13 @@ class Embedded(Premises[EmbeddedDoorway]):
     @callback
     def _store(self, subentry_id: str, strike: RadioStrike) -> None:
         """Keep what a strike's driver has to remember."""
+        self.keep(subentry_id, {CONF_STRIKE: stored_strike(strike)})
+
+    @callback
+    def keep(self, subentry_id: str, changes: Mapping[str, Any]) -> None:
+        """Keep what was learned of a door or a carrier, if it is still there."""
         if (subentry := self._entry.subentries.get(subentry_id)) is not None:
-            data = {**subentry.data, CONF_STRIKE: stored_strike(strike)}
+            data = {**subentry.data, **changes}
             self._hass.config_entries.async_update_subentry(self._entry, subentry, data=data)
 
     def _retire(self, doorway: EmbeddedDoorway) -> None:
@@ -505,6 +520,7 @@ class Embedded(Premises[EmbeddedDoorway]):
 
     @callback
     def _tell(self, event: AccessEvent) -> None:
+        self.links.heard(event)
         doorway = self.doors.get(event.door) if event.door is not None else None
         if doorway is not None and event.spend_id is not None:
             doorway.spends.append(event.spend_id)

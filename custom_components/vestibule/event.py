@@ -38,6 +38,10 @@ _OF_THE_BUILDING: Final = frozenset(
         EventName.CLIENT_PAIRED,
         EventName.CLIENT_CHANGED,
         EventName.CLIENT_REMOVED,
+        EventName.CARRIER_LINKED,
+        EventName.CARRIER_UNLINKED,
+        EventName.CARRIER_LOCKED_OUT,
+        EventName.CARRIER_APPROVED,
     }
 )
 _SHOWN_BY_OTHERS: Final = frozenset(
@@ -68,7 +72,7 @@ class VestibuleAccess(VestibuleDoorEntity, EventEntity):
     _attr_translation_key = "access"
     _attr_event_types = _EVENT_TYPES
     # In the recorded bus event, for every line; here they would make each state's attributes a row of their own.
-    _unrecorded_attributes = frozenset({"sequence", "time"})
+    _unrecorded_attributes = frozenset({"sequence", "time", "confirmed"})
 
     def __init__(self, doorway: Doorway) -> None:
         """Tell of this door."""

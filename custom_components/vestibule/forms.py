@@ -21,24 +21,34 @@ from homeassistant.config_entries import (
     SubentryFlowResult,
 )
 from homeassistant.const import CONF_NAME
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.selector import (
     NumberSelector,
     NumberSelectorConfig,
     NumberSelectorMode,
+    ObjectSelector,
+    ObjectSelectorConfig,
+    ObjectSelectorField,
     SelectOptionDict,
     SelectSelector,
     SelectSelectorConfig,
     SelectSelectorMode,
     TextSelector,
+    TimeSelector,
 )
+from homeassistant.helpers.translation import async_get_translations
 
-from .const import CONF_DOOR
+from .const import CONF_DOOR, CONF_HOURS, CONF_HOURS_DAYS, CONF_HOURS_FROM, CONF_HOURS_TO, DOMAIN
+from .vestibule_core.hours import Day
 from .vestibule_core.model import DoorId, door_id
 
 type UserInput = dict[str, Any]
 type Errors = dict[str, str]
 
 NAME: Final = TextSelector()
+NO_FIELDS: Final = probatio.Schema({})
+_WORKDAYS: Final = list(Day)[:5]
 DEFAULT_ACCESS_TIME: Final = 5.0
 """Seconds."""
 
@@ -123,3 +133,58 @@ def choices(options: list[SelectOptionDict], *, multiple: bool = True) -> Select
     """Ask for some of these, or for one."""
     mode = SelectSelectorMode.LIST if multiple else SelectSelectorMode.DROPDOWN
     return SelectSelector(SelectSelectorConfig(options=options, multiple=multiple, mode=mode))
+
+
+async def weekly(hass: HomeAssistant) -> ObjectSelector:
+    """Ask for rows of weekly hours."""
+    # The frontend does not translate what is inside of a row, so the days come in Home Assistant's own language.
+    texts = await async_get_translations(hass, hass.config.language, "selector", [DOMAIN])
+    days = [
+        SelectOptionDict(
+            value=day.value, label=texts.get(f"component.{DOMAIN}.selector.{CONF_HOURS_DAYS}.options.{day}", day.value)
+        )
+        for day in Day
+    ]
+    # Nothing is required here: the error would be one that nobody has translated.
+    return ObjectSelector(
+        ObjectSelectorConfig(
+            fields={
+                CONF_HOURS_DAYS: ObjectSelectorField(
+                    selector=SelectSelector(
+                        SelectSelectorConfig(
+                            options=days,
+                            multiple=True,
+                            mode=SelectSelectorMode.LIST,
+                            translation_key=CONF_HOURS_DAYS,
+                        )
+                    ),
+                    default=[day.value for day in _WORKDAYS],
+                ),
+                CONF_HOURS_FROM: ObjectSelectorField(selector=TimeSelector(), default="08:00:00"),
+                CONF_HOURS_TO: ObjectSelectorField(selector=TimeSelector(), default="18:00:00"),
+            },
+            multiple=True,
+            translation_key=CONF_HOURS,
+        )
+    )
+
+
+def typed_hours(user_input: UserInput, errors: Errors, placeholders: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the rows of hours as they are stored; the first one that is not complete is an error."""
+    rows = cv.ensure_list(user_input.get(CONF_HOURS))
+    for place, row in enumerate(rows, 1):
+        if not row.get(CONF_HOURS_DAYS):
+            errors[CONF_HOURS] = "hours_without_days"
+        elif CONF_HOURS_FROM not in row or CONF_HOURS_TO not in row:
+            errors[CONF_HOURS] = "hours_without_times"
+        if CONF_HOURS in errors:
+            placeholders["row"] = str(place)
+            return []
+    return [
+        {
+            CONF_HOURS_DAYS: [day.value for day in Day if day in row[CONF_HOURS_DAYS]],
+            CONF_HOURS_FROM: cv.time(row[CONF_HOURS_FROM]).isoformat(),
+            CONF_HOURS_TO: cv.time(row[CONF_HOURS_TO]).isoformat(),
+        }
+        for row in rows
+    ]

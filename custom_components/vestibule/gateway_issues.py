@@ -16,8 +16,10 @@ from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.event import async_track_time_interval
 
 from .const import DOMAIN
-from .issues import LOOK_AGAIN, Issue, Kind, raise_issue
+from .embedded import loaded_building
+from .issues import GATEWAYS_ALARMS, LOOK_AGAIN, Issue, Kind, raise_issue
 from .remote import GatewayConfigEntry, RemoteDoorway
+from .vestibule_core.model import Issuer
 
 AWAY: Final = 3600.0
 """Seconds after which it is no accident any more that a gateway does not answer."""
@@ -103,9 +105,18 @@ class _GatewayIssues:
             yield Issue(Kind.GATEWAY_CLOCK, remote.id, names)
         if remote.standing.journal_failed:
             yield Issue(Kind.GATEWAY_FAILED, remote.id, names)
+        for each in remote.standing.alarms:
+            both = names | {"carrier": self._name_of(each.issuer), "issuer": each.issuer}
+            yield Issue(GATEWAYS_ALARMS[each.alarm], f"{remote.id}_{each.issuer}", both)
         for doorway in remote.doors.values():
             if doorway.state.tampered:
                 yield Issue(Kind.TAMPERED, doorway.id, {"door": doorway.door.name}, doorway.id)
+
+    def _name_of(self, issuer: Issuer) -> str:
+        """Return what the building calls a carrier, or its issuer if the gateway alone knows it."""
+        building = loaded_building(self._hass)
+        carrier = building.controller.building.carriers.get(issuer) if building is not None else None
+        return issuer if carrier is None else carrier.name
 
     def _show(self, found: dict[str, Issue]) -> None:
         before, self._raised = self._raised, found

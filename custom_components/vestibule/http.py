@@ -18,35 +18,29 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import hdrs, web
-from homeassistant.core import Context, HomeAssistant, callback
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.http import KEY_HASS, HomeAssistantView
 
+from . import presenting
 from .const import DOMAIN
 from .embedded import Embedded, loaded_building
-from .remote import gateway_of
+from .presenting import NotAsked, Obstacle
 from .vestibule_core import wire
-from .vestibule_core.errors import (
-    GatewayForbidden,
-    GatewayImpostor,
-    GatewayRefused,
-    GatewayUnreachable,
-    MalformedMessage,
-    Refused,
-)
-from .vestibule_core.model import Code, Decision, DoorId, Issuer, Principal, Word
+from .vestibule_core.errors import MalformedMessage
+from .vestibule_core.model import DoorId, Issuer
 
 BODY_DEADLINE: Final = 10.0
 """Seconds in which the whole body has to be there."""
 
 _BEARER: Final = re.compile(r"Bearer ([A-Za-z0-9_-]{43})")
 _CLOSE: Final[Mapping[str, str]] = {hdrs.CONNECTION: "close"}
-_CARRIED: Final = {
-    403: HTTPStatus.FORBIDDEN,
-    404: HTTPStatus.FORBIDDEN,
-    429: HTTPStatus.TOO_MANY_REQUESTS,
-}
-"""What a gateway's answers to Home Assistant mean to a carrier."""
 _LATER: Final[Mapping[str, str]] = {hdrs.RETRY_AFTER: "1"}
+_ANSWERS: Final[Mapping[Obstacle, tuple[HTTPStatus, Mapping[str, str]]]] = {
+    Obstacle.FORBIDDEN: (HTTPStatus.FORBIDDEN, {}),
+    Obstacle.TOO_MANY: (HTTPStatus.TOO_MANY_REQUESTS, _LATER),
+    Obstacle.AWAY: (HTTPStatus.SERVICE_UNAVAILABLE, _LATER),
+    Obstacle.STOPPING: (HTTPStatus.SERVICE_UNAVAILABLE, {}),
+}
 
 
 @callback
@@ -107,68 +101,29 @@ class _IntakeView(HomeAssistantView):
 
 
 async def _challenge(asked: _Request) -> dict[str, Any]:
-    """Give a challenge. It costs next to nothing and nothing of it is kept, so nobody is slowed down."""
-    if _may(asked):
-        with _carried():
-            if (gateway := gateway_of(asked.hass, asked.door)) is not None:
-                return await gateway.challenge(asked.door, asked.issuer)
-    try:
-        challenge = asked.embedded.controller.challenge(asked.door, asked.issuer)
-    except Refused as refusal:
-        stopping = refusal.code is Code.STOPPING
-        raise _TurnedAway(HTTPStatus.SERVICE_UNAVAILABLE if stopping else HTTPStatus.FORBIDDEN) from refusal
-    return wire.challenge_answer(challenge.nonce, challenge.ttl)
+    with _turned_away():
+        nonce, ttl = await presenting.challenge(asked.hass, asked.embedded, asked.issuer, asked.door)
+    return wire.challenge_answer(nonce, ttl)
 
 
 async def _unlock(asked: _Request) -> dict[str, Any]:
-    """Have a token judged, and answer when the strike has. A caller that goes away meanwhile stops nothing."""
-    controller, intake = asked.embedded.controller, asked.embedded.intake
-    if not _may(asked):
-        raise _TurnedAway(HTTPStatus.FORBIDDEN)
-    with _carried():
-        gateway = gateway_of(asked.hass, asked.door)
-    if gateway is None and asked.door not in controller.building.doors:
-        raise _TurnedAway(HTTPStatus.FORBIDDEN)
-    try:
-        token = wire.unlock_request(asked.body)
-    except MalformedMessage as err:
-        raise _TurnedAway(HTTPStatus.BAD_REQUEST) from err
-    source, now = f"{asked.issuer} {asked.remote}", controller.now().boot
-    if gateway is not None:
-        if intake.admit(asked.issuer, source, now):
-            raise _TurnedAway(HTTPStatus.TOO_MANY_REQUESTS, _LATER)
-        with _carried():
-            answer = await gateway.present(asked.door, token, asked.issuer)
-        if answer["word"] == Word.INVALID_TOKEN:
-            intake.charge(source, Decision(Code.MALFORMED), now)
-        return answer
-    principal = Principal(asked.issuer)
-    decision = await intake.judge(
-        asked.issuer, source, now, lambda: controller.present(token, principal, Context(), at=asked.door)
-    )
-    if decision.code is Code.RATE_LIMITED:
-        raise _TurnedAway(HTTPStatus.TOO_MANY_REQUESTS, _LATER)
-    if decision.code is Code.STOPPING:
-        raise _TurnedAway(HTTPStatus.SERVICE_UNAVAILABLE)
-    return wire.decision_answer(decision)
-
-
-def _may(asked: _Request) -> bool:
-    """Return whether the building has let this carrier in at this door."""
-    carrier = asked.embedded.controller.building.carriers.get(asked.issuer)
-    return carrier is not None and asked.door in carrier.doors
+    with _turned_away():
+        presenting.spender(asked.hass, asked.embedded, asked.issuer, asked.door)  # before anything is read
+        try:
+            token = wire.unlock_request(asked.body)
+        except MalformedMessage as err:
+            raise _TurnedAway(HTTPStatus.BAD_REQUEST) from err
+        source = f"{asked.issuer} {asked.remote}"
+        answer = await presenting.present(asked.hass, asked.embedded, asked.issuer, asked.door, token, source)
+    return presenting.said(answer)
 
 
 @contextmanager
-def _carried() -> Iterator[None]:
-    """Say to a carrier why a gateway could not be asked; it was not, so asking again is no harm."""
+def _turned_away() -> Iterator[None]:
     try:
         yield
-    except (GatewayUnreachable, GatewayImpostor, GatewayForbidden) as err:
-        raise _TurnedAway(HTTPStatus.SERVICE_UNAVAILABLE, _LATER) from err
-    except GatewayRefused as refusal:
-        status = _CARRIED.get(refusal.status, HTTPStatus.SERVICE_UNAVAILABLE)
-        raise _TurnedAway(status, {} if status is HTTPStatus.FORBIDDEN else _LATER) from refusal
+    except NotAsked as refusal:
+        raise _TurnedAway(*_ANSWERS[refusal.why]) from refusal
 
 
 # ---- what is read of a request ----

@@ -30,23 +30,29 @@ from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.helpers.start import async_at_started
+from homeassistant.util import dt as dt_util
 
-from .building import Relay
+from .building import Enrolment, Relay
 from .const import DOMAIN, EVENT_ACCESS, SUBENTRY_CARRIER
 from .embedded import EmbeddedDoorway, VestibuleConfigEntry
 from .registered import resolve
 from .strikes import AbsentStrike
-from .vestibule_core.model import Code, EventName, Means
+from .vestibule_core.link.client import LinkState
+from .vestibule_core.model import Code, EventName, Issuer, Means
+from .vestibule_core.reconcile import Alarm
 
 _LOGGER = logging.getLogger(__name__)
 
 LOOK_AGAIN: Final = timedelta(minutes=3)
+ENDS_SOON: Final = 7 * 86400
+"""Seconds before a carrier's key set ends from which on that is said."""
 UNHEARD: Final = 1800.0
 """Seconds after which it is no accident any more that a strike is out of reach."""
 
 ATTR_KIND: Final = "kind"
 ATTR_ENTRY: Final = "entry_id"
 ATTR_DOOR: Final = "door"
+ATTR_CARRIER: Final = "carrier"
 """Names in a repair's data."""
 
 
@@ -54,8 +60,18 @@ class Kind(StrEnum):
     """What can be wrong: begins the ids of its repairs and is the key of their texts."""
 
     BLUETOOTH_MISSING = "bluetooth_missing"
+    CARRIER_KEYS_END = "carrier_keys_end"
+    CARRIER_KEYS_REFUSED = "carrier_keys_refused"
+    CARRIER_LOCKED_OUT = "carrier_locked_out"
+    CARRIER_NEVER_ISSUED = "carrier_never_issued"
+    CARRIER_NO_LIST = "carrier_no_list"
+    CARRIER_NOT_ENROLLED = "carrier_not_enrolled"
+    CARRIER_TAKEN_OVER = "carrier_taken_over"
     CLOCK_UNTRUSTED = "clock_untrusted"
     GATEWAY_AWAY = "gateway_away"
+    GATEWAY_CARRIER_LOCKED_OUT = "gateway_carrier_locked_out"
+    GATEWAY_CARRIER_NEVER_ISSUED = "gateway_carrier_never_issued"
+    GATEWAY_CARRIER_NO_LIST = "gateway_carrier_no_list"
     GATEWAY_CLOCK = "gateway_clock"
     GATEWAY_CONTESTED = "gateway_contested"
     GATEWAY_DISAGREES = "gateway_disagrees"
@@ -79,9 +95,20 @@ class Kind(StrEnum):
     UNREADABLE = "unreadable"
 
 
-_WARNINGS: Final = frozenset({Kind.GATEWAY_PENDING, Kind.GATEWAY_UNWITNESSED, Kind.KEY_REVOKED, Kind.SENSOR_MISSING})
+_WARNINGS: Final = frozenset(
+    {
+        Kind.CARRIER_KEYS_END,
+        Kind.CARRIER_NO_LIST,
+        Kind.GATEWAY_CARRIER_NO_LIST,
+        Kind.GATEWAY_PENDING,
+        Kind.GATEWAY_UNWITNESSED,
+        Kind.KEY_REVOKED,
+        Kind.SENSOR_MISSING,
+    }
+)
 _FIXABLE: Final = frozenset(
     {
+        Kind.CARRIER_LOCKED_OUT,
         Kind.CLOCK_UNTRUSTED,
         Kind.GATEWAY_CLOCK,
         Kind.GATEWAY_DISPUTED,
@@ -93,6 +120,23 @@ _FIXABLE: Final = frozenset(
         Kind.TAMPERED,
     }
 )
+
+_ALARMS: Final = {
+    Alarm.LOCKED_OUT: Kind.CARRIER_LOCKED_OUT,
+    Alarm.NEVER_ISSUED: Kind.CARRIER_NEVER_ISSUED,
+    Alarm.NO_LIST: Kind.CARRIER_NO_LIST,
+}
+_TROUBLES: Final = {
+    LinkState.NOT_ENROLLED: Kind.CARRIER_NOT_ENROLLED,
+    LinkState.WRONG_ISSUER: Kind.CARRIER_NOT_ENROLLED,
+}
+"""What a link meets with that does not pass by itself."""
+GATEWAYS_ALARMS: Final = {
+    Alarm.LOCKED_OUT: Kind.GATEWAY_CARRIER_LOCKED_OUT,
+    Alarm.NEVER_ISSUED: Kind.GATEWAY_CARRIER_NEVER_ISSUED,
+    Alarm.NO_LIST: Kind.GATEWAY_CARRIER_NO_LIST,
+}
+"""What reconciliation finds, of the building's own links and of a gateway's."""
 
 _MORE: Final = {
     Kind.JOURNAL_DAMAGED: "https://github.com/vestibule-access/vestibule/blob/main/docs/auditing.md#without-home-assistant",
@@ -130,6 +174,8 @@ class Issue:
     names: Mapping[str, str] = field(default_factory=dict)
     """What its texts are about."""
     door: str | None = None
+    carrier: str | None = None
+    """An issuer."""
 
     @property
     def id(self) -> str:
@@ -162,6 +208,7 @@ class _Issues:
         undo(async_track_time_interval(self._hass, self._look_soon, LOOK_AGAIN))
         undo(async_at_started(self._hass, self._look_soon))
         undo(self._entry.add_update_listener(self._entry_changed))
+        undo(self._embedded.links.subscribe(self._look_soon))
         self._embedded.for_each_door(self._follow)
         self._look()
 
@@ -240,6 +287,8 @@ class _Issues:
             yield from self._found_at(doorway)
         for carrier in self._revoked & self._entry.subentries.keys():
             yield Issue(Kind.KEY_REVOKED, carrier, {"carrier": self._entry.subentries[carrier].title})
+        for issuer, enrolment in self._embedded.setup.enrolments.items():
+            yield from self._found_of(issuer, enrolment)
         if self._embedded.journal_failed:
             yield Issue(Kind.JOURNAL_FAILED)
         if self._embedded.controller.by_hand.restored:
@@ -263,6 +312,23 @@ class _Issues:
                 yield Issue(Kind.SENSOR_MISSING, f"{setup.subentry_id}_{sensor}", names)
         if doorway.state.tampered:
             yield Issue(Kind.TAMPERED, setup.subentry_id, names, doorway.id)
+
+    def _found_of(self, issuer: Issuer, enrolment: Enrolment) -> Iterator[Issue]:
+        """Yield what is wrong with a carrier that is linked."""
+        links, about = self._embedded.links, enrolment.subentry_id
+        names = {"carrier": self._embedded.setup.building.carriers[issuer].name}
+        for alarm in sorted(links.alarms(issuer)):
+            yield Issue(_ALARMS[alarm], about, names, carrier=issuer)
+        ends = enrolment.published.expires_at
+        if ends - dt_util.utcnow().timestamp() < ENDS_SOON:
+            until = dt_util.as_local(dt_util.utc_from_timestamp(ends)).strftime("%Y-%m-%d %H:%M")
+            yield Issue(Kind.CARRIER_KEYS_END, about, names | {"until": until})
+        if (reason := links.keys_refused(issuer)) is not None:
+            yield Issue(Kind.CARRIER_KEYS_REFUSED, about, names | {"reason": reason})
+        if (kind := _TROUBLES.get(links.state(issuer))) is not None:
+            yield Issue(kind, about, names)
+        if links.is_contested(issuer):
+            yield Issue(Kind.CARRIER_TAKEN_OVER, about, names)
 
     def _is_missing(self, entity: str) -> bool:
         """Return whether an entity was removed or disabled. One that is out of reach is not missing: it comes back."""
@@ -315,7 +381,12 @@ def raise_issue(hass: HomeAssistant, entry: ConfigEntry[Any], issue: Issue) -> N
         hass,
         DOMAIN,
         issue.id,
-        data={ATTR_KIND: issue.kind.value, ATTR_ENTRY: entry.entry_id, ATTR_DOOR: issue.door},
+        data={
+            ATTR_KIND: issue.kind.value,
+            ATTR_ENTRY: entry.entry_id,
+            ATTR_DOOR: issue.door,
+            ATTR_CARRIER: issue.carrier,
+        },
         is_fixable=issue.kind in _FIXABLE,
         learn_more_url=_MORE.get(issue.kind),
         severity=ir.IssueSeverity.WARNING if issue.kind in _WARNINGS else ir.IssueSeverity.ERROR,

@@ -129,6 +129,10 @@ AT_DOOR: Final[Mapping[str, str]] = {
     EventName.CLIENT_PAIRED: "was paired with a program",
     EventName.CLIENT_CHANGED: "had the rights of a program changed",
     EventName.CLIENT_REMOVED: "had a program removed",
+    EventName.CARRIER_LINKED: "was linked with a carrier's cloud",
+    EventName.CARRIER_UNLINKED: "is no longer linked with a carrier's cloud",
+    EventName.CARRIER_LOCKED_OUT: "accepted tokens that their carrier never issued, and lets that carrier in no more",
+    EventName.CARRIER_APPROVED: "lets a carrier in again, as an administrator has confirmed",
 }
 """What happened at a door, or to the building."""
 
@@ -155,6 +159,9 @@ DONE: Final = frozenset(
         EventName.CLIENT_PAIRED,
         EventName.CLIENT_CHANGED,
         EventName.CLIENT_REMOVED,
+        EventName.CARRIER_LINKED,
+        EventName.CARRIER_UNLINKED,
+        EventName.CARRIER_APPROVED,
     }
 )
 """What somebody does; the rest follows from it, or happens."""
@@ -191,6 +198,7 @@ WHY: Final[Mapping[str, str]] = {
     Code.DELIVERIES_OFF: "the door takes no deliveries",
     Code.TAMPERED: "the door was tampered with",
     Code.JOURNAL_DISPUTED: "the journal is not whole",
+    Code.CARRIER_LOCKED_OUT: "the carrier is locked out",
     Code.MANUAL_NOT_ALLOWED: "not allowed by hand",
     Code.PIN_MISSING: "no PIN",
     Code.PIN_WRONG: "a wrong PIN",

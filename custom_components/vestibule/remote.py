@@ -9,7 +9,6 @@ release twice.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
@@ -46,11 +45,11 @@ from .const import (
 from .doorway import MODELS, Doorway, Premises
 from .embedded import gateway_entries, is_building, loaded_building
 from .told import Told
-from .vestibule_core import wire
 from .vestibule_core.api.client import GatewayClient
 from .vestibule_core.api.messages import (
-    ANSWER,
+    Answer,
     BuildingChanged,
+    ChallengeAnswer,
     Confirmed,
     DoorChanged,
     DoorDescription,
@@ -371,25 +370,22 @@ class Remote(Premises[RemoteDoorway]):
 
     # ---- tokens ----
 
-    async def challenge(self, door: DoorId, issuer: Issuer) -> dict[str, Any]:
-        """Return a challenge of the gateway, as a carrier hears it. Raises what the client raises."""
-        answer = await self.client.challenge(door, issuer)
-        return wire.challenge_answer(answer.nonce, answer.ttl)
+    async def challenge(self, door: DoorId, issuer: Issuer) -> ChallengeAnswer:
+        """Return a challenge of the gateway. Raises what the client raises."""
+        return await self.client.challenge(door, issuer)
 
-    async def present(self, door: DoorId, token: str, issuer: Issuer | None) -> dict[str, Any]:
+    async def present(self, door: DoorId, token: str, issuer: Issuer | None) -> Answer:
         """Carry a token to the gateway and return what it says of it, as a presenter hears it.
 
         That it did not answer is an answer: the token is spent, or it is not. Raises GatewayUnreachable,
         GatewayImpostor, GatewayForbidden or GatewayRefused; then nothing moved.
         """
         if self.witness.trouble is not None:  # it may not know itself
-            return wire.decision_answer(Decision(Code.JOURNAL_DISPUTED, door))
+            return Answer.of(Decision(Code.JOURNAL_DISPUTED, door))
         try:
-            answer = await self.client.unlock(door, token, issuer)
+            return await self.client.unlock(door, token, issuer)
         except OutcomeUnknown:
-            return wire.decision_answer(Decision(Code.OUTCOME_UNKNOWN, door))
-        told: dict[str, Any] = json.loads(ANSWER.encode(answer))
-        return told
+            return Answer.of(Decision(Code.OUTCOME_UNKNOWN, door))
 
     # ---- following ----
 

@@ -21,11 +21,11 @@ from .actor import async_actor
 from .const import DOMAIN
 from .doorway import Premises
 from .embedded import Embedded, VestibuleConfigEntry, make_new_key
-from .issues import ATTR_DOOR, ATTR_ENTRY, ATTR_KIND, Kind
+from .issues import ATTR_CARRIER, ATTR_DOOR, ATTR_ENTRY, ATTR_KIND, Kind
 from .remote import Remote
 from .vestibule_core.api.messages import Confirmed
 from .vestibule_core.errors import IdentityUnusable, JournalInUse, StoreFailed
-from .vestibule_core.model import Actor, Code, Decision, DoorId
+from .vestibule_core.model import Actor, Code, Decision, DoorId, Issuer
 
 type _Data = dict[str, str | int | float | None]
 type _Order = Callable[[Any, _Data, Actor, Context], Awaitable[Decision]]
@@ -60,6 +60,10 @@ async def _confirm_gateways_restore(remote: Remote, _: _Data, actor: Actor, orig
     return await remote.confirm(Confirmed.RESTORED, actor, origin)
 
 
+async def _approve_carrier(embedded: Embedded, data: _Data, actor: Actor, origin: Context) -> Decision:
+    return await embedded.links.approve(Issuer(str(data[ATTR_CARRIER])), actor, origin)
+
+
 async def _clear_tamper(premises: Premises[Any], data: _Data, actor: Actor, origin: Context) -> Decision:
     door = DoorId(str(data[ATTR_DOOR]))
     doorway = premises.doors.get(door)
@@ -67,6 +71,7 @@ async def _clear_tamper(premises: Premises[Any], data: _Data, actor: Actor, orig
 
 
 _ORDERS: Final[dict[str, _Order]] = {
+    Kind.CARRIER_LOCKED_OUT: _approve_carrier,
     Kind.CLOCK_UNTRUSTED: _confirm_clock,
     Kind.GATEWAY_CLOCK: _confirm_gateways_clock,
     Kind.GATEWAY_DISPUTED: _confirm_gateways_journal,

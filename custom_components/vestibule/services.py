@@ -20,10 +20,11 @@ from homeassistant.helpers.device_registry import ChildDeviceEntry, DeviceEntry
 
 from .const import CONF_DOOR, CONF_ISSUER, DOMAIN
 from .embedded import Embedded, VestibuleConfigEntry, building_entry
+from .presenting import carry, said
 from .remote import gateway_of
 from .vestibule_core import token, wire
 from .vestibule_core.errors import GatewayForbidden, GatewayImpostor, GatewayRefused, GatewayUnreachable, Refused
-from .vestibule_core.model import Code, Decision, DoorId, Issuer, Principal
+from .vestibule_core.model import Code, DoorId, Issuer, Principal
 
 ATTR_TOKEN: Final = "token"
 
@@ -68,7 +69,7 @@ async def _request_challenge(call: ServiceCall) -> ServiceResponse:
     with _carried():
         if (gateway := gateway_of(call.hass, door)) is not None:
             answer = await gateway.challenge(door, issuer)
-            return {"door": door, "challenge": answer["non"], "ttl": answer["ttl"]}
+            return {"door": door, "challenge": answer.nonce, "ttl": answer.ttl}
     try:
         challenge = embedded.controller.challenge(door, issuer)
     except Refused as refusal:
@@ -86,9 +87,7 @@ async def _present_token(call: ServiceCall) -> ServiceResponse:
     door = token.claimed_door(text)
     with _carried():
         if door is not None and (gateway := gateway_of(call.hass, door)) is not None:
-            if embedded.locked_down:  # the gateway may not have heard of it yet
-                return {"limit": None, **wire.decision_answer(Decision(Code.LOCKDOWN, door)), "door": door}
-            return {"limit": None, **await gateway.present(door, text, None), "door": door}
+            return {"limit": None, **said(await carry(call.hass, embedded, gateway, door, text, None)), "door": door}
     decision = await embedded.controller.present(text, Principal(), call.context)
     return {"limit": None, **wire.decision_answer(decision), "door": decision.door}
 

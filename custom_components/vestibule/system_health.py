@@ -19,11 +19,12 @@ def async_register(hass: HomeAssistant, register: SystemHealthRegistration) -> N
 async def _info(hass: HomeAssistant) -> dict[str, Any]:
     if (embedded := loaded_building(hass)) is None:
         return {"building": "not loaded"}
-    controller = embedded.controller
+    controller, linked = embedded.controller, embedded.setup.enrolments
     return {
         "building": "stopped" if controller.stopped else "working",
         "doors": len(controller.building.doors),
         "carriers": len(controller.building.carriers),
+        "links": f"{sum(map(embedded.links.is_connected, linked))} of {len(linked)}",
         "journal": "failed" if embedded.journal_failed else "working",
         "journal_entries": embedded.journal_entries,
         "lockdown": "on" if controller.by_hand.locked_down else "off",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 
 from . import (
+    carrier_decision,
+    carrier_links,
+    carrier_load,
     decisions,
     durable,
     gateway_beside,
@@ -40,6 +43,9 @@ PARTS = (
     (("Load",), gateway_load.good_token_in_a_flood),
     (("Dead",), gateway_beside.dead_board),
     (("Dead",), gateway_beside.dead_gateway),
+    (("Decision",), carrier_decision.cost),
+    (("Links",), carrier_links.connected),
+    (("Replicas",), carrier_load.under_load),
 )
 
 

@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 from typing import Final
 
+from . import fleet as canal
 from .building import CARRIER, DOORS, Door
 from .carrier import TurnedAway
 from .delivery import Play, play
-from .demo import USER_NAME, USUAL_FOLDER, Demo, command, running
+from .demo import USER_NAME, USUAL_FOLDER, Demo, command, fleet_of, place_near, running, talk_to
+from .fleet import YOU, Fleet
 from .home import RESTART, USUAL_PORT, Home, HomeFailed, interruptible
 from .incidents import lockdown, walk_in
 from .outage import TURN, is_wanted, outage
@@ -29,6 +31,8 @@ def main() -> int:
     try:
         with interruptible():
             match arguments.verb:
+                case "dispatch":
+                    return _dispatch(folder)
                 case "deliver":
                     return 0 if play(folder, arguments.door, arguments.play) else 1
                 case "lockdown":
@@ -56,12 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb")
     doors = [plan.key for plan in DOORS]
     deliver = verbs.add_parser("deliver", add_help=False)
-    deliver.add_argument("door", choices=doors)
+    deliver.add_argument("door", nargs="?", choices=doors, default=doors[0])
     plays = deliver.add_mutually_exclusive_group()
     for option in Play:
         if option is not Play.DELIVERY:
             plays.add_argument(f"--{option}", dest="play", action="store_const", const=option)
     deliver.set_defaults(play=Play.DELIVERY)
+    verbs.add_parser("dispatch", add_help=False)
     verbs.add_parser("lockdown", add_help=False).add_argument("to", choices=["on", "off"])
     verbs.add_parser("walk-in", add_help=False).add_argument("door", nargs="?", choices=doors, default="lobby")
     verbs.add_parser("outage", add_help=False).add_argument("--long", action="store_true")
@@ -71,9 +76,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(folder: Path, wanted_port: int, *, fresh: bool) -> int:
     """Run the demo until Ctrl-C."""
     began = time.monotonic()
-    print("Starting Home Assistant ...", flush=True)
-    with running(folder, wanted_port=wanted_port, fresh=fresh) as (demo, home):
-        _welcome(folder, demo, home, wanted_port, time.monotonic() - began)
+    print("Starting Home Assistant and a carrier's cloud ...", flush=True)
+    with running(folder, wanted_port=wanted_port, fresh=fresh) as (demo, home, fleet):
+        _welcome(folder, demo, home, fleet, wanted_port, time.monotonic() - began)
         with contextlib.suppress(KeyboardInterrupt):
             _stay(folder, home)
         print("\nStopping Home Assistant ...", flush=True)
@@ -107,12 +112,16 @@ _PLAYS: Final = {
     "deliver gate": "a driver delivers at the gate",
     "deliver lobby": "... at the lobby",
     "deliver parcel-room": "... at the parcel room",
+    f"deliver gate --{Play.WRONG_PLACE}": "a driver who is somewhere else",
+    f"deliver gate --{Play.WRONG_ROUTE}": "... at a stop of somebody else's route",
+    f"deliver gate --{Play.EARLY}": "... before the time of the stop",
+    f"deliver gate --{Play.REVOKED}": "... whose phone was withdrawn; and a key that was stolen",
     f"deliver gate --{Play.REPLAY}": "the same token a second time",
     f"deliver gate --{Play.FORGED}": "a token that somebody else signed",
     f"deliver gate --{Play.WRONG_DOOR}": "a token that is not for this door",
-    f"deliver gate --{Play.TOO_FAR}": "a driver who is somewhere else",
     f"deliver parcel-room --{Play.OUTSIDE_HOURS}": "a driver who comes when the door takes none",
     f"deliver gate --{Play.RATE}": "a driver more than allowed within the hour",
+    "dispatch": "another stop for you, and another link",
     "walk-in": "somebody who goes through the lobby unasked",
     "lockdown on": "nobody is let in any more",
     "lockdown off": "... and again",
@@ -120,7 +129,7 @@ _PLAYS: Final = {
 }
 
 
-def _welcome(folder: Path, demo: Demo, home: Home, wanted_port: int, seconds: float) -> None:
+def _welcome(folder: Path, demo: Demo, home: Home, fleet: Fleet, wanted_port: int, seconds: float) -> None:
     version = home.get("/api/config")["version"]
     doors = "\n             ".join(f"{door.name}, {_hardware(door)}" for door in demo.doors)
     plays = "\n".join(f"  {command(folder)} {what:<36} {shows}" for what, shows in _PLAYS.items())
@@ -134,13 +143,22 @@ def _welcome(folder: Path, demo: Demo, home: Home, wanted_port: int, seconds: fl
   password   {demo.password}
 
   doors      {doors}
-  carrier    {CARRIER}, may open all of them
+  carriers   {canal.NAME}, with a cloud to which the building is linked
+             {CARRIER}, without one: it calls in, and what it signs passes through the hands of the plays
+
+{style("bold", f"The cloud of {canal.NAME} is running, and you are its driver {YOU}")}
+
+  page       {style("bold", _link(fleet, demo))}
+             This link sets the browser up as your phone, once, with a passkey. Then you see today's stop.
+  position   type {_typed(0)} there ({_typed(400)} is 400 metres away: refused)
+             Open a door of the stop, the gate first: you see each confirmation, and the door opens here.
+  dispatcher {fleet.origin}/dispatch   with the API key {fleet.api_key}
 
 In another terminal:
 
 {plays}
 
-In the browser: Settings > Devices & services > Vestibule has the building with its doors and the carrier, and
+In Home Assistant: Settings > Devices & services > Vestibule has the building with its doors and the carriers, and
 the gateway with its door.
 A door's page has its lock, its mode and, under Activity, what happened there. A forged or garbled token,
 or one that was presented before, is only counted.
@@ -148,6 +166,29 @@ or one that was presented before, is only counted.
 Ctrl-C ends it.""",
         flush=True,
     )
+
+
+def _link(fleet: Fleet, demo: Demo) -> str:
+    """Return a one-time link for whoever sits at the browser, who has a stop today."""
+    if fleet.stop_of(YOU) is None:
+        fleet.bring(YOU, [door.id for door in demo.doors])
+    return fleet.invite(YOU)
+
+
+def _typed(metres_away: float) -> str:
+    """Return what to type to be so many metres south of the doors."""
+    place = place_near(metres_away)
+    return f"{place.latitude:.5f} and {place.longitude:.5f}"
+
+
+def _dispatch(folder: Path) -> int:
+    """Give whoever sits at the browser another stop, and a link for another browser."""
+    demo, _ = talk_to(folder)
+    fleet = fleet_of(folder)
+    fleet.bring(YOU, [door.id for door in demo.doors])
+    print(f"{YOU} has a new stop at all doors in order. Refresh the page, or set another browser up by this link:\n")
+    print(f"  {fleet.invite(YOU)}")
+    return 0
 
 
 def _hardware(door: Door) -> str:

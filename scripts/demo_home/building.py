@@ -1,4 +1,7 @@
-"""The demo's building: a gate with a Bluetooth strike, a lobby, a parcel room with a gateway, and one carrier.
+"""The demo's building: a gate with a Bluetooth strike, a lobby, a parcel room with a gateway, and two carriers.
+
+One has a cloud to which the building is linked (fleet.py). The other has none: it is known by its public keys, and
+calls in with a key of the building's (carrier.py).
 
 Set up and changed through the forms that a building manager fills in, over Home Assistant's REST API; what a form
 shows only once is read off the form.
@@ -12,6 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from . import fleet as canal
+from .fleet import Fleet
 from .home import HOST, Home, HomeFailed
 from .radio import Gate
 from .room import Room
@@ -19,7 +24,9 @@ from .room import Room
 LATITUDE: Final = 52.09083
 LONGITUDE: Final = 5.12222
 
+BUILDING: Final = "Demo building"
 CARRIER: Final = "Swift Parcels"
+"""The carrier without a cloud."""
 ISSUER: Final = "https://swift.example"
 
 MAX_DISTANCE: Final = 75
@@ -136,17 +143,20 @@ class Building:
     """What the carrier was given to call in with; shown once."""
 
 
-def set_up(home: Home, jwk_set: str, gate: Gate | None = None, room: Room | None = None) -> Building:
+def set_up(
+    home: Home, jwk_set: str, gate: Gate | None = None, room: Room | None = None, fleet: Fleet | None = None
+) -> Building:
     """Set the integration up in a Home Assistant that somebody with administrator rights has signed in to.
 
-    The gate's strike and the parcel room's gateway are paired if there are such; else those doors have relays, too.
+    The gate's strike and the parcel room's gateway are paired if there are such; else those doors have relays, too. The
+    building is linked to the cloud of the ``fleet``, if there is one.
     """
     if "virtual_radio" not in home.get("/api/components"):
         gate = None
     elsewhere = {key for key, there in ((GATE, gate), (PARCEL_ROOM, room)) if there is not None}
     plans = [plan for plan in DOORS if plan.key not in elsewhere]
     home.flow("simulated_relays", [("user", {"gate": gate is None, "parcel_room": room is None})])
-    made = home.flow("vestibule", [("user", {"name": "Demo building"})])[-1]
+    made = home.flow("vestibule", [("user", {"name": BUILDING})])[-1]
     entry = made["result"]["entry_id"]
     # Adding the building goes on to its first door.
     first, *others = plans
@@ -160,8 +170,14 @@ def set_up(home: Home, jwk_set: str, gate: Gate | None = None, room: Room | None
         doors.append(_pair_gateway(home, room))
     _place(home, doors)
     intake_key = _add_carrier(home, entry, doors, jwk_set)
+    if fleet is not None:
+        _enrol(home, entry, doors, fleet)
     if room is not None:
         room.wait_until_allowed(CARRIER)
+        if fleet is not None:
+            room.wait_until_allowed(canal.NAME)
+            room.link(fleet.enrolment_code(BUILDING, one_more_of=fleet.building()["id"]))
+            fleet.wait_until_linked(2)
     return Building(tuple(doors), intake_key)
 
 
@@ -209,10 +225,21 @@ def _pair_gateway(home: Home, room: Room) -> Door:
 
 
 def _add_carrier(home: Home, entry: str, doors: Sequence[Door], jwk_set: str) -> str:
-    form = {
-        "name": CARRIER,
-        "issuer": ISSUER,
-        "jwk_set": jwk_set,
+    form = {"name": CARRIER, "issuer": ISSUER, "jwk_set": jwk_set, **_terms(doors)}
+    shown = home.flow((entry, "carrier"), [("keys", form), ("confirm", {}), ("intake_key", {})])
+    return _read_off(shown, "intake_key", r"[A-Za-z0-9_-]{43}")
+
+
+def _enrol(home: Home, entry: str, doors: Sequence[Door], fleet: Fleet) -> None:
+    """Add the carrier that has a cloud, with the code that it gave."""
+    form = {"code": fleet.enrolment_code(BUILDING), **_terms(doors)}
+    home.flow((entry, "carrier"), [("code", form), ("enrolled", {"name": canal.NAME})])
+    fleet.wait_until_linked(1)
+
+
+def _terms(doors: Sequence[Door]) -> dict[str, Any]:
+    """Return what a carrier may."""
+    return {
         "doors": [door.id for door in doors],
         "methods": ["passkey", "device_key"],
         "distance": MAX_DISTANCE,
@@ -220,8 +247,6 @@ def _add_carrier(home: Home, entry: str, doors: Sequence[Door], jwk_set: str) ->
         "position_age": 30,
         "request_age": 120,
     }
-    shown = home.flow((entry, "carrier"), [("user", form), ("confirm", {}), ("intake_key", {})])
-    return _read_off(shown, "intake_key", r"[A-Za-z0-9_-]{43}")
 
 
 def _place(home: Home, doors: Sequence[Door]) -> None:
@@ -310,10 +335,25 @@ def change(home: Home, kind: str, unique_id: str, step: str, what: Mapping[str, 
     return {field: shown[field] for field in what}
 
 
+def key_set_version(home: Home, issuer: str) -> str:
+    """Return the version of a linked carrier's keys, as its form shows it."""
+    entry, subentry = _found(home, "carrier", issuer)
+    path = "/api/config/config_entries/subentries/flow"
+    form = home.post(path, {"handler": [entry, "carrier"], "subentry_id": subentry})
+    home.delete(f"{path}/{form['flow_id']}")
+    return str(form["description_placeholders"]["version"])
+
+
 def _reconfigure(home: Home, kind: str, unique_id: str, changes: Mapping[str, Mapping[str, Any]]) -> Forms:
+    entry, subentry = _found(home, kind, unique_id)
+    return home.reconfigure(entry, kind, subentry, changes)
+
+
+def _found(home: Home, kind: str, unique_id: str) -> tuple[str, str]:
+    """Return the ids of the entry and the subentry of a door or a carrier."""
     for entry in home.get("/api/config/config_entries/entry?domain=vestibule"):
         (subentries,) = home.commands({"type": "config_entries/subentries/list", "entry_id": entry["entry_id"]})
         for subentry in subentries:
             if (subentry["subentry_type"], subentry["unique_id"]) == (kind, unique_id):
-                return home.reconfigure(entry["entry_id"], kind, subentry["subentry_id"], changes)
+                return entry["entry_id"], subentry["subentry_id"]
     raise HomeFailed(f"The {kind} is not in Home Assistant any more. Begin anew with --fresh.")

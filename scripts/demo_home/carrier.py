@@ -1,4 +1,4 @@
-"""Swift Parcels: a driver's phone, and the cloud that vouches for what the phone says.
+"""Swift Parcels: a carrier without a link. A driver's phone, and the cloud that vouches for what the phone says.
 
 The cloud signs an unlock token only after it has confirmed four things itself: who asks (a signature by the
 key in the driver's phone), that the stop is a due stop of the driver's route, that the phone is at the door,

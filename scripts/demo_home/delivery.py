@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -17,17 +18,30 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
+from vestibule_core import b64url
 from vestibule_core.keys import SigningKey
-from vestibule_core.model import DoorId, new_door_id
+from vestibule_core.model import DoorId, Issuer, new_door_id
+from vestibule_core.token import Claims, Confirmations, DriverProof
 
-from .building import CARRIER, ISSUER, MAX_DISTANCE, Part, change, known_as
-from .carrier import CARELESS, Impostor, NotConfirmed
-from .demo import command
+from .building import Part, change, key_set_version, known_as
+from .carrier import Impostor
+from .demo import command, private_key
+from .fleet import ISSUER, NAME, ROBIN, YOU
 from .home import HomeFailed, uninterrupted
-from .stage import TELLING, Stage, stage, style
+from .phone import UNKNOWN_PASSKEY, SignedOut
+from .stage import TELLING, Stage, stage
 
 TOO_FAR: Final = 400.0
 """Metres."""
+WALK: Final = 6.0
+"""Seconds from there to the door, for a driver who is in a hurry; nobody's position jumps."""
+NEARER: Final = 5
+"""Metres within which a manager wants the driver's phone to be who trusts nobody."""
+EARLY: Final = timedelta(hours=2)
+HEARD_WITHIN: Final = 30.0
+"""Seconds within which a building has heard of new keys."""
+TURN: Final = 0.2
+"""Seconds."""
 _DAYS: Final = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
@@ -38,7 +52,10 @@ class Play(StrEnum):
     REPLAY = "replay"
     FORGED = "forged"
     WRONG_DOOR = "wrong-door"
-    TOO_FAR = "too-far"
+    WRONG_PLACE = "wrong-place"
+    WRONG_ROUTE = "wrong-route"
+    EARLY = "early"
+    REVOKED = "revoked"
     OUTSIDE_HOURS = "outside-hours"
     RATE = "rate"
 
@@ -48,7 +65,10 @@ _TITLES: Final = {
     Play.REPLAY: "A driver delivers at the {door}, and somebody uses the token a second time.",
     Play.FORGED: "A driver asks for the {door}, and somebody who listens in makes a token of it.",
     Play.WRONG_DOOR: "Tokens that are good, but not for the {door}.",
-    Play.TOO_FAR: "The driver asks for the {door} from 400 metres away.",
+    Play.WRONG_PLACE: "The driver asks for the {door} from 400 metres away.",
+    Play.WRONG_ROUTE: "The driver asks for the {door} at a stop of another driver's route.",
+    Play.EARLY: "The driver asks for the {door} two hours before the time of the stop.",
+    Play.REVOKED: "The driver's phone was reported lost; later, the carrier's signing key is stolen.",
     Play.OUTSIDE_HOURS: "A driver delivers at the {door} when it takes no deliveries.",
     Play.RATE: "Two deliveries at the {door}, one more than it takes within the hour.",
 }
@@ -57,7 +77,10 @@ _ENDINGS: Final = {
     Play.REPLAY: "The {door} opened once; the second time it was the building that refused.",
     Play.FORGED: "The building trusts the carrier's key only; the {door} stayed locked.",
     Play.WRONG_DOOR: "A token opens one door, on that door's own challenge; the {door} stayed locked.",
-    Play.TOO_FAR: "The carrier refused, and where it did not, the building did: its own limit is {limit} m.",
+    Play.WRONG_PLACE: "The carrier refused, and where it did not, the building did, by a limit of its own.",
+    Play.WRONG_ROUTE: "The carrier refused; the {door} stayed locked, and nothing of it reached the building.",
+    Play.EARLY: "The carrier refused; the {door} stayed locked, and nothing of it reached the building.",
+    Play.REVOKED: "A phone that was withdrawn asks for nothing; a key that was revoked opens nothing.",
     Play.OUTSIDE_HOURS: "The carrier had no objection, but the hours are the building's; the {door} stayed locked.",
     Play.RATE: "The {door} opened once; after that, the building's own limit held.",
 }
@@ -66,7 +89,7 @@ _ENDINGS: Final = {
 def play(folder: Path, door_key: str, what: Play) -> bool:
     """Play something at a door; return whether it came out as it should."""
     with stage(folder, door_key) as at:
-        words = {"carrier": CARRIER, "door": at.door.name.lower(), "limit": MAX_DISTANCE}
+        words = {"carrier": NAME, "door": at.door.name.lower()}
         if shut := _shut(at):
             why = f"{shut.why[0].upper()}{shut.why[1:]}"
             remedy = shut.remedy.format(command=command(folder))
@@ -110,7 +133,7 @@ def _shut(at: Stage) -> _Shut | None:
 
 
 def _delivery(at: Stage) -> None:
-    at.open()
+    at.deliver()
 
 
 def _replay(at: Stage) -> None:
@@ -160,19 +183,91 @@ def _wrong_door(at: Stage) -> None:
     at.present(f"{header}.{payload}.{signature}", word="invalid_token", code=None, told=())
 
 
-def _too_far(at: Stage) -> None:
+def _not_confirmed(at: Stage, check: str, reason: str, **wish: Any) -> None:
+    """A delivery that the carrier refuses, for this one reason. Nothing of it reaches the building."""
+    outcome = at.deliver(state="refused", code=reason, **wish)
+    at.expect(outcome["failed"] == {check: reason}, f"what failed is {outcome['failed']}")
+    (newest,) = at.fleet.ask("GET", "/v1/decisions?limit=1")["decisions"]
+    at.expect(newest["code"] == reason, "the dispatcher does not see it")
+    at.step("dispatch", f"sees it at {at.fleet.origin}/dispatch: {newest['driver']['name']}, not confirmed")
+
+
+def _wrong_place(at: Stage) -> None:
+    _not_confirmed(at, "position", "too_far", metres_away=TOO_FAR)
+    at.say()
+    at.step("manager", f"lets {NAME} in only if the driver is within {NEARER} m")
+    with _changed(at, "carrier", ISSUER, "linked", {"distance": NEARER}, "puts the limit back"):
+        at.step("driver", "goes to the door")
+        time.sleep(WALK)
+        at.refused("POLICY_EVIDENCE")
+
+
+def _wrong_route(at: Stage) -> None:
+    theirs = at.fleet.stop_of(YOU) or at.fleet.bring(YOU, [door.id for door in at.demo.doors])
+    at.step("dispatch", f"has given this stop to {YOU}; it is {ROBIN} who asks")
+    _not_confirmed(at, "route", "not_on_route", stop=theirs["id"])
+
+
+def _early(at: Stage) -> None:
+    _not_confirmed(at, "time", "too_early", begins=EARLY)
+
+
+def _revoked(at: Stage) -> None:
+    at.phone.unlock()
+    at.fleet.withdraw(ROBIN)
+    at.step("dispatch", f"withdraws the phone of {ROBIN}")
+    at.step("driver", "or whoever has found the phone, asks, and confirms with its passkey")
     try:
-        at.confirm(metres_away=TOO_FAR)
-    except NotConfirmed:
-        at.step("cloud", f"{style('red', '✗')} refuses, and signs nothing")
+        at.phone.sign_in()
+    except SignedOut:
+        at.step("phone", " ".join((f"{UNKNOWN_PASSKEY[0]}.", *UNKNOWN_PASSKEY[1:])))
     else:
-        at.expect(False, "the cloud did not mind")
-    at.say()
-    at.say("  The same with a careless cloud, which signs whatever is true:")
-    at.say()
-    claims = at.confirm(metres_away=TOO_FAR, cloud=replace(at.cloud, rules=CARELESS))
-    text = at.sign(claims(at.door.id, at.challenge(at.door)))
-    at.present(text, word="refused", code="POLICY_EVIDENCE", told=("access_denied",))
+        at.expect(False, "the phone is still let in")
+    at.phone.forget()
+    at.step("dispatch", "sends the driver a link for a new phone")
+    at.phone.unlock()
+    if at.door.gateway is None:
+        at.say()
+        _stolen_key(at)
+
+
+def _stolen_key(at: Stage) -> None:
+    """Somebody has the carrier's signing key, and even gets at a challenge of the door."""
+    file = at.fleet.signing_key
+    stolen = SigningKey(private_key(file))
+    at.step("attacker", f"has a copy of the key that {NAME} signs with")
+    before = key_set_version(at.home, ISSUER)
+    at.fleet.command("keys", "revoke", about=file.stem)
+    at.fleet.new_keys()
+    at.step("dispatch", "revokes the key and publishes a new one")
+    if at.gateway_is_there:  # which is told of it, too
+        at.due.append("policy_changed")
+    deadline = time.monotonic() + HEARD_WITHIN
+    while (now_has := key_set_version(at.home, ISSUER)) == before:
+        if time.monotonic() > deadline:
+            raise HomeFailed("The building has not heard of the new keys.")
+        time.sleep(TURN)
+    at.step("home", f"has heard of it over the link: the keys are version {now_has} now")
+    challenge = at.home.ask_action("vestibule.request_challenge", {"door": at.door.id, "issuer": ISSUER})["challenge"]
+    now = int(time.time())
+    claims = Claims(
+        issuer=Issuer(ISSUER),
+        door=DoorId(at.door.id),
+        jti=b64url.encode(os.urandom(16)),
+        issued_at=now,
+        expires_at=now + 60,
+        subject=b64url.encode(os.urandom(15)),
+        stop=b64url.encode(os.urandom(15)),
+        nonce=challenge,
+        confirmations=Confirmations(DriverProof.PASSKEY, b64url.encode(os.urandom(15)), 3, 4, 1, now),
+    )
+    text = at.sign(claims, stolen, "has got at a challenge of the door, and signs a token with it")
+    at.answered(
+        lambda: at.home.ask_action("vestibule.present_token", {"token": text}),
+        word="invalid_token",  # whoever presents it hears no more than that
+        code=None,
+        told=("access_denied",),
+    )
 
 
 def _outside_hours(at: Stage) -> None:
@@ -186,9 +281,9 @@ def _outside_hours(at: Stage) -> None:
         back = f"puts the hours of the {name} back"
         changed = _changed(at, "door", known_as(at.door), "admit", {"hours": [row]}, back)
     else:  # the hours of its doors stand in a gateway's own configuration; those of a carrier are told to it
-        at.step("manager", f"lets {CARRIER} deliver {hours}")
-        back = f"puts the hours of {CARRIER} back"
-        changed = _changed(at, "carrier", ISSUER, "reconfigure", {"hours": [row]}, back)
+        at.step("manager", f"lets {NAME} deliver {hours}")
+        back = f"puts the hours of {NAME} back"
+        changed = _changed(at, "carrier", ISSUER, "linked", {"hours": [row]}, back)
     with changed:
         at.refused("POLICY_HOURS")
 
@@ -196,9 +291,9 @@ def _outside_hours(at: Stage) -> None:
 def _rate(at: Stage) -> None:
     name, lately = at.door.name.lower(), _accesses_within_the_hour(at)
     allowed = lately + 1
-    at.step("manager", f"allows {CARRIER} {allowed} accesses an hour at each door; at the {name} so far: {lately}")
-    with _changed(at, "carrier", ISSUER, "reconfigure", {"rate": allowed}, "puts the limit back"):
-        at.open()
+    at.step("manager", f"allows {NAME} {allowed} accesses an hour at each door; at the {name} so far: {lately}")
+    with _changed(at, "carrier", ISSUER, "linked", {"rate": allowed}, "puts the limit back"):
+        at.deliver()
         at.say()
         at.refused("POLICY_RATE")
 
@@ -208,7 +303,10 @@ _PLAYS: Final = {
     Play.REPLAY: _replay,
     Play.FORGED: _forged,
     Play.WRONG_DOOR: _wrong_door,
-    Play.TOO_FAR: _too_far,
+    Play.WRONG_PLACE: _wrong_place,
+    Play.WRONG_ROUTE: _wrong_route,
+    Play.EARLY: _early,
+    Play.REVOKED: _revoked,
     Play.OUTSIDE_HOURS: _outside_hours,
     Play.RATE: _rate,
 }
@@ -245,11 +343,11 @@ def _accesses_within_the_hour(at: Stage) -> int:
     lines = at.home.activity(since, device_ids=[at.device])  # by then what has just happened is written down
     # What happened in an outage long ago is a line of Activity, and no state of an entity.
     late: int = sum(
-        line.get("name") == CARRIER and str(line.get("message")).startswith("was granted access") for line in lines
+        line.get("name") == NAME and str(line.get("message")).startswith("was granted access") for line in lines
     )
     path = f"/api/history/period/{urllib.parse.quote(since)}?filter_entity_id={access}&skip_initial_state"
     shown: int = sum(
-        state["attributes"].get("event_type") == "access_granted" and state["attributes"].get("carrier") == CARRIER
+        state["attributes"].get("event_type") == "access_granted" and state["attributes"].get("carrier") == NAME
         for states in at.home.get(path)
         for state in states
     )

@@ -1,8 +1,8 @@
 """What the demo keeps in its folder from one start to the next, and the making of it.
 
-The folder holds a Home Assistant, the keys of the carrier and of its driver's phone, the intake key that the building
-gave the carrier, and the password that a person signs in with, all made at the first start and readable by their owner
-only. It may be removed; nothing else knows of it.
+The folder holds a Home Assistant, a carrier's cloud with its driver's phone, the keys of another carrier and of its
+driver's phone, the intake key that the building gave that one, and the password that a person signs in with, all made
+at the first start and readable by their owner only. It may be removed; nothing else knows of it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ from vestibule_core.model import Issuer
 
 from . import building, carrier
 from .building import Door
-from .home import HOST, REPOSITORY, VESTIBULE, Home, HomeFailed, answers, free_port, write_private
+from .fleet import ROBIN, Fleet
+from .fleet import USUAL_PORT as CLOUDS_PORT
+from .home import HOST, REPOSITORY, USUAL_PORT, VESTIBULE, Home, HomeFailed, answers, free_port, write_private
+from .phone import Phone, Place
 from .radio import Gate, NoRadio
 from .room import NoGateway, Room
 
@@ -52,6 +55,12 @@ def command(folder: Path) -> str:
 
 class NotRunning(HomeFailed):
     """There is no demo to talk to."""
+
+
+def other_version(folder: Path) -> NotRunning:
+    """Return what is wrong with a demo that this program did not make."""
+    begin_anew = f"{command(folder)} --fresh"
+    return NotRunning(f"The demo in {folder} is of another version. Begin anew with: {begin_anew}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +87,7 @@ class Demo:
         except FileNotFoundError as err:
             raise NotRunning(f"There is no demo in {folder}. Start one with: {command(folder)}") from err
         except (TypeError, KeyError) as err:
-            begin_anew = f"{command(folder)} --fresh"
-            raise NotRunning(f"The demo in {folder} is of another version. Begin anew with: {begin_anew}") from err
+            raise other_version(folder) from err
 
     def save(self, folder: Path) -> None:
         """Write it, for its owner only."""
@@ -97,7 +105,7 @@ def home_of(folder: Path, port: int, python: Path = Path(sys.executable)) -> Hom
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, wanted_port: int, fresh: bool) -> Iterator[tuple[Demo, Home]]:
+def running(folder: Path, *, wanted_port: int, fresh: bool) -> Iterator[tuple[Demo, Home, Fleet]]:
     """Run the demo in a folder, making it first if need be, for as long as the `with` lasts."""
     with contextlib.suppress(NotRunning):
         if answers((there := Demo.load(folder)).port):
@@ -107,6 +115,8 @@ def running(folder: Path, *, wanted_port: int, fresh: bool) -> Iterator[tuple[De
     if first:
         _remove(folder)
         begin(folder)
+    elif not fleet_of(folder).is_founded:
+        raise other_version(folder)
     with contextlib.ExitStack() as running:
         gate, room = None, None
         if first or Demo.load(folder).door(building.GATE).strike is not None:
@@ -117,13 +127,18 @@ def running(folder: Path, *, wanted_port: int, fresh: bool) -> Iterator[tuple[De
                 print(f"The gate's Bluetooth strike cannot be run, so it {otherwise}: {err}", flush=True)
         if first or Demo.load(folder).door(building.PARCEL_ROOM).gateway is not None:
             try:
-                room = running.enter_context(Room(gateway_of(folder)))
+                where = gateway_of(folder)
+                parcel_room = Room(where, latitude=building.LATITUDE, longitude=building.LONGITUDE)
+                room = running.enter_context(parcel_room)
             except NoGateway as err:
                 otherwise = "has a relay instead" if first else "cannot be reached"
                 print(f"The parcel room's gateway cannot be run, so the room {otherwise}: {err}", flush=True)
+        # Two demos at a time are a person's, who chose the port of one; its cloud goes out of the way, too.
+        fleet = running.enter_context(fleet_of(folder, CLOUDS_PORT if wanted_port == USUAL_PORT else 0))
         home = running.enter_context(home_of(folder, free_port(wanted_port)))
         home.radio = None if gate is None else gate.hears
-        yield make(folder, home, gate=gate, room=room) if first else resume(folder, home), home
+        demo = make(folder, home, gate=gate, room=room, fleet=fleet) if first else resume(folder, home)
+        yield demo, home, fleet
 
 
 def strike_of(folder: Path) -> Path:
@@ -134,6 +149,22 @@ def strike_of(folder: Path) -> Path:
 def gateway_of(folder: Path) -> Path:
     """Return the folder of the parcel room's gateway and its relay board."""
     return folder / building.PARCEL_ROOM
+
+
+def fleet_of(folder: Path, wanted_port: int = 0) -> Fleet:
+    """Return the carrier that has a cloud, which listens there from its first start on, if nobody else does."""
+    return Fleet(folder / "canal", wanted_port)
+
+
+def robins_phone(folder: Path) -> Phone:
+    """Return the phone of the driver of the plays."""
+    return Phone(folder / "robin", fleet_of(folder), ROBIN)
+
+
+def place_near(metres_away: float) -> Place:
+    """Return where a phone is that is so many metres south of the building's doors."""
+    position = _near(metres_north=-metres_away, accuracy=6.0)
+    return Place(position.latitude, position.longitude, int(position.accuracy))
 
 
 def talk_to(folder: Path) -> tuple[Demo, Home]:
@@ -175,12 +206,12 @@ def request(demo: Demo, door: Door, *, metres_away: float, now: float) -> carrie
 
 def signing_key(folder: Path) -> SigningKey:
     """Return the key that the carrier signs with, made when it is first asked for."""
-    return SigningKey(_private_key(folder / "swift" / "signing-key.pem"))
+    return SigningKey(private_key(folder / "swift" / "signing-key.pem"))
 
 
 def phone_of(folder: Path) -> carrier.Phone:
     """Return the driver's phone with its key, made when it is first asked for."""
-    return carrier.Phone(DRIVER, _private_key(folder / "phone" / "device-key.pem"))
+    return carrier.Phone(DRIVER, private_key(folder / "phone" / "device-key.pem"))
 
 
 # ---- making it ---------------------------------------------------------------------------------------------
@@ -204,9 +235,15 @@ def begin(folder: Path) -> None:
 
 
 def make(
-    folder: Path, home: Home, *, integration: Path = VESTIBULE, gate: Gate | None = None, room: Room | None = None
+    folder: Path,
+    home: Home,
+    *,
+    integration: Path = VESTIBULE,
+    gate: Gate | None = None,
+    room: Room | None = None,
+    fleet: Fleet | None = None,
 ) -> Demo:
-    """Start a new Home Assistant and set it up, with this gate and this parcel room if there are such.
+    """Start a new Home Assistant and set it up, with this gate, this parcel room and this fleet if there are such.
 
     The folder holds nothing else, or does not exist.
     """
@@ -218,7 +255,7 @@ def make(
     refresh_token = home.onboard("Building manager", USER_NAME, password)
     home.wait_until_started()
     try:
-        made = building.set_up(home, jwk_set, gate, room)
+        made = building.set_up(home, jwk_set, gate, room, fleet)
     except HomeFailed as err:
         raise HomeFailed(f"{err}\n{home.last_words()}") from err
     write_private(folder / "swift" / "intake-key", made.intake_key)
@@ -248,7 +285,8 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _private_key(path: Path) -> Ed25519PrivateKey:
+def private_key(path: Path) -> Ed25519PrivateKey:
+    """Return the key in a file, made if there is none."""
     if not path.exists():
         pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         write_private(path, pem.decode())

@@ -290,6 +290,10 @@ class Home:
         """Return the answer to a POST of JSON. Raises HomeFailed on any but a good status."""
         return self._ask("POST", path, json.dumps(body).encode())
 
+    def delete(self, path: str) -> Any:
+        """Return the answer to a DELETE. Raises HomeFailed on any but a good status."""
+        return self._ask("DELETE", path, None)
+
     def perform(self, action: str, data: Mapping[str, Any]) -> str | None:
         """Perform an action (`domain.name`); return why it was refused, in Home Assistant's words, or None."""
         domain, service = action.split(".")
@@ -300,6 +304,14 @@ class Home:
             except CommandRefused as err:
                 return str(err).removeprefix("Validation error: ")
         return None
+
+    def ask_action(self, action: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Perform an action (`domain.name`) and return its response. Raises HomeFailed."""
+        domain, service = action.split(".")
+        command = {"type": "call_service", "domain": domain, "service": service, "service_data": dict(data)}
+        (result,) = self.commands(command | {"return_response": True})
+        response: dict[str, Any] = result["response"]
+        return response
 
     def commands(self, *commands: Mapping[str, Any]) -> list[Any]:
         """Return the results of commands that only its WebSocket API has."""

@@ -1,37 +1,25 @@
 """Home Assistant is down, and somebody delivers at the parcel room: what its gateway does, and what is told afterwards.
 
 The demo's own process stops its Home Assistant for as long as a file says so, and starts it again; who wrote the file
-may die. Meanwhile the carrier's cloud calls the gateway itself (docs/protocol.md, the third way), with a pairing of its
-own that may present its own tokens and do nothing else.
+may die. Meanwhile the gateway has a link of its own to the carrier's cloud.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self
-
-import aiohttp
-
-from vestibule_core.api import client
-from vestibule_core.api.client import GatewayClient
-from vestibule_core.api.messages import Bearer
-from vestibule_core.errors import VestibuleError
-from vestibule_core.model import DoorId, Issuer
+from typing import Final
 
 from . import room
-from .building import CARRIER, ISSUER, PARCEL_ROOM, Part
+from .building import PARCEL_ROOM, Part
 from .demo import NotRunning, talk_to
+from .fleet import NAME
 from .hardware import PASSES_IN
-from .home import HOST, Home, HomeFailed, answers, write_private
-from .room import Room
+from .home import Home, HomeFailed, answers, write_private
 from .stage import RELOCK_GRACE, Stage, stage, style
 
 LATE: Final = 61.0
@@ -44,11 +32,11 @@ TURN: Final = 0.2
 """Seconds between two looks."""
 
 _EXPECTED: Final = (
-    f"{CARRIER} was granted access at Parcel room",
-    f"{CARRIER} had Parcel room released",
-    f"{CARRIER} opened Parcel room",
+    f"{NAME} was granted access at Parcel room",
+    f"{NAME} had Parcel room released",
+    f"{NAME} opened Parcel room",
     "Parcel room was closed",
-    f"{CARRIER} was let in before Parcel room locked again",
+    f"{NAME} was let in before Parcel room locked again",
 )
 
 
@@ -91,65 +79,6 @@ def _until(true: Callable[[], bool], seconds: float, otherwise: str) -> None:
         time.sleep(TURN)
 
 
-@dataclass(frozen=True)
-class Line:
-    """The carrier's own line to the gateway."""
-
-    port: int
-    bearer: Bearer
-    fingerprint: bytes
-
-    @classmethod
-    def of(cls, at: Stage, folder: Path) -> Self:
-        """Return it; the first time, have the manager pair the carrier with the gateway."""
-        kept = folder / "swift" / "gateway.json"
-        gateway = Room(at.gateway)
-        port = int((at.gateway / "port").read_text("ascii"))
-        if not kept.exists():
-            code = gateway.pairing_code(trusting=False)
-            try:
-                paired = asyncio.run(_pair(port, code, _key_of_home_assistant(at.home)))
-            finally:
-                gateway.end()
-            write_private(kept, json.dumps({"bearer": paired.token, "fingerprint": paired.fingerprint.hex()}))
-            at.step("manager", f"pairs {CARRIER} with the gateway: it may present its own tokens there, no more")
-        known = json.loads(kept.read_text("utf-8"))
-        return cls(port, Bearer(known["bearer"]), bytes.fromhex(known["fingerprint"]))
-
-    def ask[T](self, what: Callable[[GatewayClient], Awaitable[T]]) -> T:
-        """Ask the gateway something. Raises HomeFailed."""
-
-        async def ask() -> T:
-            async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-                return await what(GatewayClient(session, HOST, self.port, self.bearer, [self.fingerprint]))
-
-        try:
-            return asyncio.run(ask())
-        except VestibuleError as err:
-            raise HomeFailed(f"The gateway did not do it: {err}.") from err
-
-
-async def _pair(port: int, code: str, manager: dict[str, Any]) -> client.Paired:
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-        paired = await client.pair(session, HOST, port, code, CARRIER)
-        answer = await session.put(
-            f"https://{HOST}:{port}/v1/clients/{paired.client_id}",
-            json={"scopes": ["present"], "issuers": [ISSUER]},
-            headers={"Authorization": f"Bearer {manager['token']}"},
-            ssl=aiohttp.Fingerprint(bytes.fromhex(manager["fingerprint"])),
-        )
-        if answer.status != 200:
-            raise HomeFailed(f"The gateway did not let the carrier in: {await answer.text()}")
-        return paired
-
-
-def _key_of_home_assistant(home: Home) -> dict[str, Any]:
-    """Return what Home Assistant keeps of the gateway: it is the one that may admit others."""
-    stored = json.loads((home.folder / ".storage" / "core.config_entries").read_text("utf-8"))
-    (data,) = (entry["data"] for entry in stored["data"]["entries"] if "token" in entry["data"])
-    return dict(data)
-
-
 def outage(folder: Path, *, long: bool) -> bool:
     """Stop Home Assistant, deliver through the gateway, start it again, and show what it tells.
 
@@ -164,12 +93,11 @@ def outage(folder: Path, *, long: bool) -> bool:
             raise HomeFailed("The parcel room lets no driver in now, so this cannot be shown.")
         device = at.device
         at.title("Home Assistant is down, and a driver delivers at the parcel room.")
-        line = Line.of(at, folder)
         was = at.state(Part.ACCESS)["state"]
     began, before = datetime.now(UTC), len(room.releases(at.gateway))
     with _outage(folder, at.home):
         at.step("home", f"{style('red', 'Home Assistant is stopped')}: nothing answers at {at.home.url}")
-        released = _deliver(at, line, before)
+        released = _deliver(at, before)
         if long:
             at.step("", "... and Home Assistant stays down until that is more than a minute ago")
             time.sleep(max(0.0, LATE - (datetime.now(UTC) - released).total_seconds()))
@@ -177,7 +105,7 @@ def outage(folder: Path, *, long: bool) -> bool:
     at.say()
     home = _back(folder)
     at.step("home", f"{style('green', 'Home Assistant is up again')}", time.monotonic() - started)
-    lines = _told(home, began.isoformat(), device, {CARRIER, at.door.name})
+    lines = _told(home, began.isoformat(), device, {NAME, at.door.name})
     for when, words, is_late in lines:
         at.step("activity", f"{when:%H:%M:%S}  {words}{'  (late)' if is_late else ''}")
     at.expect([words for _, words, _ in lines] == list(_EXPECTED), "not what the gateway did, once and in order")
@@ -203,20 +131,13 @@ def outage(folder: Path, *, long: bool) -> bool:
     return at.as_expected
 
 
-def _deliver(at: Stage, line: Line, before: int) -> datetime:
-    """Have the driver let in by the gateway; return when the door was released."""
-    claims = at.confirm()
-    started = time.perf_counter()
-    challenge = line.ask(lambda gateway: gateway.challenge(DoorId(at.door.id), Issuer(ISSUER)))
-    what = f"gives the carrier's cloud a challenge itself, good once, for {challenge.ttl} s"
-    at.step("gateway", what, time.perf_counter() - started)
-    text = at.sign(claims(at.door.id, challenge.nonce))
-    started = time.perf_counter()
-    answer = line.ask(lambda gateway: gateway.unlock(DoorId(at.door.id), text))
-    took = time.perf_counter() - started
-    if answer.word != "granted":
-        raise HomeFailed(f"The gateway did not let the driver in: {answer.code or answer.word}.")
-    at.step("gateway", f"{style('green', '✓')} granted", took)
+def _deliver(at: Stage, before: int) -> datetime:
+    """Have a driver deliver at the gateway; return when its relay released the door."""
+    outcome = at.wish()
+    if outcome["state"] != "granted":
+        raise HomeFailed(f"The driver was not let in: {outcome['said']}")
+    at.step("gateway", f"{style('green', '✓')} granted, over its own link to the cloud", outcome["took"])
+    at.step("phone", outcome["said"])
     _until(lambda: len(room.releases(at.gateway)) > before, DOWN, "The relay did not move.")
     released = room.releases(at.gateway)[before]
     at.step("relay", "released once")

@@ -33,6 +33,7 @@ _CONFIGURATION: Final = """\
 # Written anew at every start of the demo.
 name = "Parcel room gateway"
 state = "state"
+time_zone = "UTC"
 
 [listen]
 host = "{host}"
@@ -52,6 +53,8 @@ relay = {{ board = "parcel", channel = {relay} }}
 contact = {{ board = "parcel", input = {relay} }}
 held_open_time = {held_open}
 pre_alarm_time = {pre_alarm}
+latitude = {latitude}
+longitude = {longitude}
 """
 
 
@@ -71,6 +74,9 @@ class Room:
     """Seconds."""
     held_open: float = 30.0
     """Seconds that the door may stand open. A third of that before, it is warned of."""
+    latitude: float = 0.0
+    longitude: float = 0.0
+    """Where the door is, in degrees: what carriers' clouds measure drivers' positions by."""
     more: str = ""
     """What else is in the gateway's configuration."""
     port: int = 0
@@ -102,6 +108,8 @@ class Room:
                 relay=RELAY,
                 held_open=self.held_open,
                 pre_alarm=round(self.held_open / 3, 1),
+                latitude=self.latitude,
+                longitude=self.longitude,
             )
             self.config.write_text(configuration + self.more, "utf-8")
             self.start()
@@ -243,6 +251,19 @@ class Room:
 
         if not hardware.wait(is_allowed, self._gateway):
             raise NoGateway(f"the gateway was not told of {carrier}.")
+
+    def link(self, code: str) -> None:
+        """Link the gateway to a carrier's cloud by an enrolment code, and say that it is the right one."""
+        ran = subprocess.run(
+            self._command("carrier", "add", code),
+            cwd=REPOSITORY,
+            input="yes\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode:
+            raise NoGateway(f"the gateway was not linked: {ran.stderr.strip()}")
 
     # ---- whoever stands at the door ----
 

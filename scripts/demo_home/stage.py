@@ -1,7 +1,8 @@
 """Where a play takes place: one door of the running demo, everybody at it, and the screen that tells what they do.
 
-What happened is told by three witnesses: the building's answer, Home Assistant (its states, and each event on its bus)
-and the relays' own log. A play says what it expects, and the stage remembers whether all of it was so.
+What happened is told by three witnesses: the answer (on the driver's phone, or to whoever calls in), Home Assistant
+(its states, and each event on its bus) and the relays' own log. A play says what it expects, and the stage remembers
+whether all of it was so.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,9 +25,12 @@ from vestibule_core.token import Claims
 from . import demo as demo_module
 from . import radio, room
 from .building import GATE, PARCEL_ROOM, Door, Part, entities_of
-from .carrier import Check, Cloud, Intake, NotConfirmed, Phone, Request
+from .carrier import Check, Cloud, Intake, NotConfirmed, Request
+from .carrier import Phone as DeviceKey
 from .demo import Demo
-from .home import Home
+from .fleet import ROBIN, Fleet
+from .home import Home, HomeFailed
+from .phone import OUTCOMES, PASSED, STEPS, Phone
 from .websocket import WebSocket
 
 AT_THE_DOOR: Final = 11.0
@@ -51,6 +55,7 @@ _MEANING: Final = {
     "POLICY_CARRIER_DOOR": "this carrier may not open this door",
     "POLICY_EVIDENCE": "outside the building's own limits",
     "POLICY_HOURS": "outside the hours of deliveries",
+    "KEY_REVOKED": "signed with a key that was revoked",
     "POLICY_RATE": "as often as allowed within the hour",
     "CLOCK_UNTRUSTED": "the building does not trust its clock",
     "DELIVERIES_OFF": "this door takes no deliveries",
@@ -66,9 +71,16 @@ class Stage:
     demo: Demo
     home: Home
     """Signed in as the manager."""
-    intake: Intake
-    cloud: Cloud
+    fleet: Fleet
+    """The carrier with a cloud to which the building is linked."""
     phone: Phone
+    """Of its driver."""
+    intake: Intake
+    """Where the carrier without a link calls in."""
+    cloud: Cloud
+    """Of that one, in this process: what it signs passes through our hands."""
+    key: DeviceKey
+    """In the phone of its driver."""
     strike: Path
     """The folder of the gate's Bluetooth strike, if it has one."""
     gateway: Path
@@ -77,12 +89,15 @@ class Stage:
     entities: dict[Part, str]
     socket: WebSocket
     """Hears the events on the bus and the states of the door."""
+    began: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
     reasons: set[str] = field(default_factory=set)
     """What the door's problem sensor has said to be wrong since the play began."""
     told: list[str] = field(default_factory=list)
     """The outcomes that have been heard."""
     due: list[str] = field(default_factory=list)
     """The outcomes that have to be told."""
+    confirmed: dict[str, Any] | None = None
+    """The four confirmations, as Home Assistant told them last."""
     as_expected: bool = True
 
     @property
@@ -140,6 +155,12 @@ class Stage:
         self.hear(until=lambda: len(self.told) >= len(self.due), patience=TELLING)
         self.hear(until=lambda: False, patience=SILENCE)
         self.step("events", ", ".join(outcome.replace("_", " ") for outcome in self.told) or "none")
+        if self.confirmed is not None:
+            self.step("", f"with: {_in_words(self.confirmed)}")
+        if "access_denied" in self.told:
+            for line in self.home.activity(self.began, entity_ids=[self.entities[Part.ACCESS]]):
+                if line.get("attributes", {}).get("event_type") == "access_denied" and "context_name" in line:
+                    self.step("activity", f"{line['context_name']} {line['context_message']}")
         self.expect(sorted(self.told) == sorted(self.due), f"to be told, each once: {', '.join(self.due) or 'nothing'}")
         self.say()
         self.say(style("bold", text) if self.as_expected else style("red", "This is not what was to be shown."))
@@ -160,7 +181,10 @@ class Stage:
                 # What happens at another door is of another play; but here, a token for another door can be refused.
                 if event["data"]["door"] in self.other_doors and what != "access_denied":
                     continue
+                if what == "refusals_counted":  # up to a minute later, of plays before
+                    continue
                 self.told.append(what)
+                self.confirmed = event["data"].get("confirmed", self.confirmed)
             else:
                 state = event["variables"]["trigger"]["to_state"]
                 what, at = state["state"], state["last_changed"]
@@ -195,13 +219,84 @@ class Stage:
         of_the_board = [(at, PARCEL_ROOM) for at in room.releases(self.gateway)]
         return sorted(read_relays_log(self.home.relays_log) + of_the_strike + of_the_board)
 
-    # ---- the steps of a delivery ----
+    # ---- a delivery by the carrier that is linked ----
+
+    def wish(
+        self,
+        *,
+        stop: str | None = None,
+        metres_away: float = AT_THE_DOOR,
+        begins: timedelta = timedelta(hours=-1),
+        lasts: timedelta = timedelta(hours=3),
+    ) -> dict[str, Any]:
+        """Have the driver ask for the door on the phone, show all that the phone shows, and return the outcome.
+
+        Without a ``stop``, the dispatcher gives the driver one at this door, whose time begins so long from now. The
+        outcome is the line with which the cloud's answer ends, with ``failed``: the reason of each check that did, and
+        ``said``: what the phone shows then.
+        """
+        name = self.door.name.lower()
+        self.phone.unlock()
+        if stop is None:
+            brought = self.fleet.bring(ROBIN, [self.door.id], begins=begins, lasts=lasts)
+            stop = brought["id"]
+            window = " to ".join(brought[end][11:16] for end in ("window_from", "window_to"))
+            self.step("dispatch", f"gives {ROBIN} a stop at the {name}, {window}")
+        self.step("driver", f"asks for the {name}, {metres_away:.0f} m away, and confirms with the phone's passkey")
+        failed, why, began = {}, list[str](), time.perf_counter()
+        for line in self.phone.request(stop, self.door.id, demo_module.place_near(metres_away)):
+            took = time.perf_counter() - began
+            match line["event"]:
+                case "check":
+                    check = line["check"]
+                    said = PASSED[check] if line["passed"] else f"{line['text']} {line['advice']}"
+                    if not line["passed"]:
+                        failed[check] = line["reason"]
+                        why.append(said)
+                    mark = style("green", "✓") if line["passed"] else style("red", "✗")
+                    self.step("cloud" if check == "id" else "", f"{mark} {STEPS[check]:<13} {said}")
+                case "building":
+                    self.step("", "confirmed all four: asks the building over its link", took)
+                    began = time.perf_counter()
+                case "outcome":
+                    title, then = OUTCOMES[line["state"]]
+                    said = " ".join(filter(None, (f"{title}.", *why, line["text"], line["advice"], then)))
+                    return line | {"failed": failed, "took": took, "said": said}
+        raise HomeFailed("The carrier's cloud did not say how it ended.")
+
+    def deliver(
+        self, *, state: str = "granted", code: str | None = None, told: tuple[str, ...] | None = None, **wish: Any
+    ) -> dict[str, Any]:
+        """Have the driver ask for the door; the outcome, its code and what is told of it have to be these."""
+        before = self.releases()
+        outcome = self.wish(**wish)
+        is_open = outcome["state"] == "granted"
+        if is_open:
+            self.step(self.judge, f"{style('green', '✓')} granted", outcome["took"])
+        elif outcome["state"] == "refused_by_building":
+            self.step(self.judge, f"{style('red', '✗')} refused: {_MEANING.get(outcome['code'], '')}", outcome["took"])
+        else:
+            self.step(self.judge, "not asked")
+        self.step("phone", outcome["said"])
+        self.expect(outcome["state"] == state, f"the outcome is {outcome['state']}, not {state}")
+        if code is not None:
+            self.expect(outcome["code"] == code, f"the reason is {outcome['code']}, not {code}")
+        if told is None:
+            told = self.usual if state == "granted" else ()
+        self._moved(before, told, is_open=is_open)
+        return outcome
+
+    def refused(self, code: str, **wish: Any) -> None:
+        """A delivery that is confirmed by the carrier and refused by the building."""
+        self.deliver(state="refused_by_building", code=code, told=("access_denied",), **wish)
+
+    # ---- the steps of a delivery by the carrier without a link ----
 
     def ask(self, *, metres_away: float = AT_THE_DOOR) -> tuple[Request, bytes]:
         """The driver asks for the door on the phone."""
         request = demo_module.request(self.demo, self.door, metres_away=metres_away, now=time.time())
         self.step("driver", f"asks for the {self.door.name.lower()} at stop {request.stop} of route {request.route}")
-        return request, self.phone.sign(request)
+        return request, self.key.sign(request)
 
     def show_checks(self, checks: list[Check]) -> None:
         for number, check in enumerate(checks):
@@ -249,9 +344,15 @@ class Stage:
 
     def present(self, text: str, *, word: str, code: str | None, told: tuple[str, ...]) -> None:
         """Hand a token to the building at this door; its answer, and what comes of it, must be this."""
+        self.answered(lambda: self.intake.present(self.door.id, text), word=word, code=code, told=told)
+
+    def answered(
+        self, ask: Callable[[], dict[str, Any]], *, word: str, code: str | None, told: tuple[str, ...]
+    ) -> None:
+        """Ask the building about a token; its answer, and what comes of it, must be this."""
         before = self.releases()
         began = time.perf_counter()
-        answer = self.intake.present(self.door.id, text)
+        answer = ask()
         took = time.perf_counter() - began
         if answer["word"] == "granted":
             self.step(self.judge, f"{style('green', '✓')} granted", took)
@@ -260,32 +361,37 @@ class Stage:
         self.expect(answer["word"] == word, f"the answer is {answer['word']}, not {word}")
         if code is not None:
             self.expect(answer["code"] == code, f"the reason is {answer['code']}, not {code}")
-        self.due += told
         if not told:
             self.step("", "only counted, and not told: anybody could make any number of these")
+        self._moved(before, told, is_open=word == "granted")
+
+    def open(self) -> str:
+        """A delivery that is let in; return the token, which is now worthless."""
+        claims = self.confirm()
+        text = self.sign(claims(self.door.id, self.challenge(self.door)))
+        self.present(text, word="granted", code="GRANTED", told=self.usual)
+        return text
+
+    # ---- what comes of it ----
+
+    @property
+    def usual(self) -> tuple[str, ...]:
+        """What is told of an access here."""
+        # Of a relay that reports nothing, nobody can tell that it is back.
+        reports = not self.state(Part.LOCK)["attributes"].get("assumed_state")
+        return GRANTED if reports else GRANTED[:-1]
+
+    def _moved(self, before: list[tuple[datetime, str]], told: tuple[str, ...], *, is_open: bool) -> None:
+        """Show what the hardware did since ``before``; it must have been just this, and be told so."""
+        self.due += told
         moved = sorted((collections.Counter(self.releases()) - collections.Counter(before)).elements())
-        due = [self.door.key] if word == "granted" else []
+        due = [self.door.key] if is_open else []
         self.expect([key for _, key in moved] == due, f"relays released: {[key for _, key in moved]}")
         if not moved:
             self.step(self.hardware, "did not move")
             self.expect(self.state(Part.LOCK)["state"] != "unlocked", "the lock is unlocked")
         elif due:
             self.follow(moved[0][0])
-
-    def open(self) -> str:
-        """A delivery that is let in; return the token, which is now worthless."""
-        claims = self.confirm()
-        text = self.sign(claims(self.door.id, self.challenge(self.door)))
-        # Of a relay that reports nothing, nobody can tell that it is back.
-        reports = not self.state(Part.LOCK)["attributes"].get("assumed_state")
-        self.present(text, word="granted", code="GRANTED", told=GRANTED if reports else GRANTED[:-1])
-        return text
-
-    def refused(self, code: str) -> None:
-        """A delivery that is confirmed by the carrier and refused by the building."""
-        claims = self.confirm()
-        text = self.sign(claims(self.door.id, self.challenge(self.door)))
-        self.present(text, word="refused", code=code, told=("access_denied",))
 
     def follow(self, released_at: datetime) -> None:
         """Tell what the relay, the door and the lock do until all is shut again."""
@@ -326,6 +432,8 @@ def stage(folder: Path, door_key: str) -> Iterator[Stage]:
         set_up = Stage(
             demo,
             home,
+            demo_module.fleet_of(folder),
+            demo_module.robins_phone(folder),
             demo_module.intake_of(folder, demo),
             demo_module.cloud_of(folder, demo),
             demo_module.phone_of(folder),
@@ -337,6 +445,13 @@ def stage(folder: Path, door_key: str) -> Iterator[Stage]:
         )
         set_up.wait_until_quiet()
         yield set_up
+
+
+def _in_words(confirmed: dict[str, Any]) -> str:
+    """Return the four confirmations as Home Assistant tells them."""
+    route = "a due stop of the route" if confirmed["route"] else "NO STOP OF A ROUTE"
+    position = "{distance} m ± {accuracy} m, {position_age} s old".format_map(confirmed)
+    return f"{confirmed['driver'].replace('_', ' ')}; {route}; {position}; asked {confirmed['request_age']} s ago"
 
 
 def read_relays_log(path: Path) -> list[tuple[datetime, str]]:

@@ -31,8 +31,9 @@ def binaries() -> Path | None:
 class Cluster:
     """A PostgreSQL server."""
 
-    def __init__(self, programs: Path) -> None:
-        self._programs = programs
+    def __init__(self, programs: Path, *, durable: bool = False) -> None:
+        """Make one. ``durable``: its commits wait for the disk, as a carrier's do; tests do without."""
+        self._programs, self._fsync = programs, "on" if durable else "off"
         self._user = next((name for name in ("postgres", "nobody") if os.geteuid() == 0 and _exists(name)), None)
         self.folder = Path(tempfile.mkdtemp(prefix="vestibule-pg-"))
         if self._user:
@@ -42,9 +43,19 @@ class Cluster:
         options = ["-D", str(self.folder / "data"), "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync", "-N"]
         self._run("initdb", *options, "--locale=C")
 
+    @property
+    def pid(self) -> int:
+        """The server's first process."""
+        return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+
     def start(self) -> None:
         """Start the server and return when it answers."""
-        settings = ["listen_addresses=", f"unix_socket_directories={self.folder}", "fsync=off", "max_connections=300"]
+        settings = [
+            "listen_addresses=",
+            f"unix_socket_directories={self.folder}",
+            f"fsync={self._fsync}",
+            "max_connections=300",
+        ]
         arguments = [part for setting in settings for part in ("-c", setting)]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -84,8 +95,7 @@ class Cluster:
 
     def _end(self, how: signal.Signals) -> None:
         assert self._process is not None
-        pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
-        os.kill(pid, how)
+        os.kill(self.pid, how)
         self._process.wait(30)
         self._process = None
 

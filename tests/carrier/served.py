@@ -15,23 +15,24 @@ from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 import aiohttp
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from carrier import api_keys, buildings, drivers, manifests
+from carrier import alarms, api_keys, buildings, drivers, manifests
 from carrier.api_keys import Scope
 from carrier.app import Front
 from carrier.buildings import NewDoor
-from carrier.cloud import Cloud, NoBuildings
+from carrier.cloud import Cloud
 from carrier.decide import Answer, Desk, Link, SignedChallenge, Unreachable
+from carrier.keys import publish
+from carrier.links import Links
 from carrier.manifests import NewRoute, NewStop
 from carrier.passkeys import Party
 from carrier.store import Store, database_url, schema
-from carrier.store.tables import KeySet, KeyUse, SigningKey
+from carrier.store.tables import AlarmKind, KeyUse, SigningKey
+from carrier.ways import Ways
 from tests.carrier.authenticator import Authenticator
-from tests.simulated import Carrier, Site
+from tests.simulated import IDENTITY, Carrier, Site, signing_key
 from vestibule_core import keys
 from vestibule_core.model import DoorId, Principal
-from vestibule_core.note import SignerKey
 
 _ZONE = ZoneInfo("Europe/Berlin")
 HOST = "swift.example"
@@ -53,9 +54,10 @@ class InProcess:
         if not self.is_up:
             raise Unreachable
         issuer = self.site.carrier.issuer
-        return SignedChallenge(door, issuer, self.site.controller.challenge(door, issuer).nonce)
+        nonce = self.site.controller.challenge(door, issuer).nonce
+        return SignedChallenge(door, issuer, nonce, str(IDENTITY.verifier))
 
-    async def unlock(self, building: str, text: str) -> Answer:
+    async def unlock(self, challenge: SignedChallenge, text: str) -> Answer:
         decision = await self.site.controller.present(text, Principal(self.site.carrier.issuer), None)
         return Answer(decision.code.word, decision.code.told)
 
@@ -100,10 +102,12 @@ class Served:
     async def __aenter__(self) -> Self:
         await self.site.__aenter__()
         await schema.migrate(self.store)
-        link: Link = self.link if self.connected else NoBuildings()
+        ring, issuer = OneKey(self.site.carrier.key), self.site.carrier.issuer
+        ways = Ways(self.store, Links(self.store, ring, issuer, "Swift Parcels", self.now))
+        link: Link = self.link if self.connected else ways
         host = self.origin.partition("//")[2].partition(":")[0]
-        desk = Desk(self.store, OneKey(self.site.carrier.key), link, self.site.carrier.issuer, clock=self.now)
-        cloud = Cloud(desk, Party(host, self.origin, "Swift Parcels"), typed_positions=self._typed)
+        desk = Desk(self.store, ring, link, issuer, clock=self.now)
+        cloud = Cloud(desk, Party(host, self.origin, "Swift Parcels"), ways, typed_positions=self._typed)
         self.front = await Front.open(cloud, "127.0.0.1", self._port)
         self.http = aiohttp.ClientSession(
             f"http://127.0.0.1:{self.front.port}",
@@ -118,6 +122,14 @@ class Served:
         await self.front.close()
         await self.store.close()
         await self.site.__aexit__()
+
+    async def alarm(self, subject: str = "A" * 22) -> int:
+        """Let there be an alarm; return its number."""
+        async with self.store.transaction() as session:
+            detail = {"door": self.site.door.id, "controller": "controller:x"}
+            await alarms.sound(session, AlarmKind.NEVER_ISSUED, self.building, subject, self.now(), **detail)
+            (newest,) = await alarms.listed(session, 1)
+            return newest.id
 
     async def _furnish(self) -> None:
         now = self.now()
@@ -135,15 +147,14 @@ class Served:
                     file="",
                 )
             )
-            seconds = int(now.timestamp())
-            session.add(KeySet(version=1, text="", root_kid=kid, kids=[kid], iat=seconds, exp=seconds + 2_000_000))
+            await publish(session, self.site.carrier.issuer, signing_key(seed="the root"), None, "tests", now)
             _, self.key = await api_keys.add(session, "tests", list(Scope), "tests", now)
             self.building = (
                 await buildings.add(
                     session,
                     "Linden Court",
                     "Europe/Berlin",
-                    str(SignerKey("linden", Ed25519PrivateKey.generate()).verifier),
+                    str(IDENTITY.verifier),
                     tuple(
                         NewDoor(door.id, name, PLACE)
                         for door, name in zip(self.site.doors, ("Gate", "Lobby"), strict=True)

@@ -2,16 +2,20 @@
 
 import json
 import re
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from carrier.__main__ import main
+from carrier.keys import fingerprint, read_key
 from tests.simulated import IDENTITY, some_doors
+from vestibule_core.link.code import EnrolmentCode
 
 ROOT = Path(__file__).parents[2]
 DOOR = some_doors(1)[0].id
@@ -75,7 +79,9 @@ def test_a_carrier_from_nothing_to_a_route(typed):
     assert driver in listed
     assert "Erika Mustermann" in listed
     assert "vetted until 2099-01-02 00:00 UTC" in listed
-    assert re.search(rf"{building}.*Number 7.*\n.*{DOOR}.*Gate\n", typed("building", "list"))
+    assert re.search(
+        rf"{building}.*Number 7.*\n.*controller.*NOT CONNECTED\n.*{DOOR}.*Gate\n", typed("building", "list")
+    )
     told = typed("audit")
     assert "command: route brought route:" in told
     assert "Erika" not in told
@@ -162,7 +168,7 @@ def test_a_building_that_cannot_be_is_said(typed):
 
     other = str(IDENTITY.renamed("other/controller").verifier)
     good = {"id": some_doors(2)[1].id, "name": "Lobby"}
-    assert "this controller's key already" in add([good])
+    assert "is, or was, in a building already" in add([good])
     assert "no time zone 'Mars/Olympus'" in add([good], zone="Mars/Olympus", key=other)
     assert "verifier key" in add([good], key="nonsense")
     assert "is a door of a building already" in add([good | {"id": DOOR}], key=other)
@@ -181,6 +187,49 @@ def test_a_building_that_cannot_be_is_said(typed):
     typed("building", "remove", building)
     assert typed("building", "list") == "no buildings\n"
     assert "there is no building" in typed("building", "remove", building, status=2)
+
+
+def test_a_building_is_invited_by_a_code(typed):
+    typed("migrate")
+    assert "publish keys first" in typed("building", "invite", "--name", "Number 9", status=2)
+    typed("keys", "root", "--root", typed.folder / "root.pem")
+    typed("keys", "rotate")
+    typed("keys", "publish", "--root", typed.folder / "root.pem")
+    said = typed("building", "invite", "--name", "Number 9")
+    code = EnrolmentCode.parse(said.splitlines()[0])
+    assert code.host == "parcels.example"
+    assert code.root == fingerprint(read_key(typed.folder / "root.pem"))
+    assert "good for 7 days" in said
+    assert EnrolmentCode.parse(typed("building", "invite", "--name", "x").splitlines()[0]).secret != code.secret
+    assert code.secret not in b"".join(path.read_bytes() for path in typed.folder.glob("carrier.db*"))
+    assert "1 to 30 days" in typed("building", "invite", "--name", "x", "--days", "31", status=2)
+    assert "there is no building" in typed("building", "invite", "--name", "x", "--building", "building:x", status=2)
+    building = typed.with_door()
+    assert "good for 1 days" in typed("building", "invite", "--name", "x", "--building", building, "--days", "1")
+
+
+def test_a_controller_is_removed_and_what_nobody_offers_is_said(typed):
+    typed.ready()
+    building, key = typed.with_door(), str(IDENTITY.verifier)
+    typed("building", "remove", building, "--controller", key)
+    assert "NO CONTROLLER OFFERS IT" in typed("building", "list")
+    assert "there is no controller" in typed("building", "remove", building, "--controller", key, status=2)
+
+
+def test_alarms_are_shown_until_they_are_seen(typed):
+    typed.ready()
+    assert typed("alarms") == "no alarms\n"
+    building = typed.with_door()
+    with closing(sqlite3.connect(typed.folder / "carrier.db")) as db, db:
+        db.execute(
+            "INSERT INTO alarm (at, kind, building_id, subject, detail) VALUES (?, 'never_issued', ?, 'AAAA', ?)",
+            ("2026-11-26 10:00:00.000000", building, '{"door":"door:x"}'),
+        )
+    assert re.search(rf"1 +2026-11-26 10:00 UTC +never_issued AAAA building={building} door=door:x", typed("alarms"))
+    assert typed("alarms", "--seen", "1") == "seen\n"
+    assert typed("alarms") == "no alarms\n"
+    assert ", seen" in typed("alarms", "--all")
+    assert "no alarm 1 that waits" in typed("alarms", "--seen", "1", status=2)
 
 
 def test_retention_says_what_it_deleted(typed):
@@ -207,7 +256,19 @@ def test_the_program_is_installed_and_says_what_it_can_do():
     done = subprocess.run(
         [sys.executable, "-m", "carrier", "--help"], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    for command in ("run", "check", "migrate", "keys", "driver", "building", "manifest", "api-key", "audit", "retain"):
+    for command in (
+        "run",
+        "check",
+        "migrate",
+        "keys",
+        "driver",
+        "building",
+        "manifest",
+        "api-key",
+        "alarms",
+        "audit",
+        "retain",
+    ):
         assert re.search(rf"^ +{command} ", done.stdout, re.MULTILINE)
 
 

@@ -3,17 +3,18 @@
 import asyncio
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import time, timedelta
 
 import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from carrier.checks import Check, Reason
-from carrier.decide import Answer, SignedChallenge, Unreachable, decide, record_outcome, settle
+from carrier.decide import Answer, NotSent, SignedChallenge, Unreachable, decide, is_unspent, record_outcome, settle
 from carrier.store import Store
 from carrier.store.tables import KeySet, RequestState
 from vestibule_core import b64url
+from vestibule_core.hours import Day, Hours
 from vestibule_core.model import Code, Word
 
 from .town import HOME, NAME, NEAR, REFERENCE, Town
@@ -133,6 +134,75 @@ async def test_an_outcome_of_a_token_that_was_never_issued_is_an_alarm(town):
         await record_outcome(town.store, "A" * 22, Answer(Word.GRANTED), town.now)
 
 
+async def test_a_token_that_certainly_never_left_costs_nothing(town):
+    async def lose():
+        raise NotSent
+
+    before, town.link.before_unlock = town.link.before_unlock, lose
+    outcome = await town.ask()
+    assert (outcome.state, outcome.code) == (RequestState.UNREACHABLE, "UNREACHABLE")
+    assert await town.rows("SELECT opened_by FROM stop_door") == [None]
+    town.link.before_unlock = before
+    assert (await town.ask()).state is RequestState.GRANTED
+    assert town.site.pulses == 1
+
+
+async def test_a_door_that_a_building_certainly_did_not_open_may_be_asked_for_once_more(town):
+    """As outside of its hours: the driver waits, and asks again by a new request and a new token. But not for ever."""
+
+    async def too_early():
+        town.site.carrier.hours = (Hours(frozenset(Day), time(3), time(4)),)
+        town.site.controller.apply(town.site.building, town.site.strikes)
+
+    async def open_again():
+        town.site.carrier.hours = ()
+        town.site.controller.apply(town.site.building, town.site.strikes)
+
+    town.link.before_unlock = too_early
+    outcome = await town.ask()
+    assert (outcome.state, outcome.code) == (RequestState.REFUSED_BY_BUILDING, "POLICY_HOURS")
+    town.link.before_unlock = open_again
+    assert (await town.ask()).state is RequestState.GRANTED
+    assert (await town.ask()).code == Reason.ALREADY_ASKED
+    assert (town.site.pulses, len(set(town.link.tokens))) == (1, 2)
+
+
+async def test_a_door_that_was_refused_twice_is_not_asked_for_again(town):
+    async def answer(challenge, text):
+        return Answer(Word.REFUSED, "POLICY_HOURS")
+
+    town.link.unlock = answer
+    for _ in range(2):
+        assert (await town.ask()).state is RequestState.REFUSED_BY_BUILDING
+    assert (await town.ask()).code == Reason.ALREADY_ASKED
+    assert await town.rows("SELECT count(*) FROM issued") == [2]
+
+
+CERTAIN = {
+    "RATE_LIMITED",
+    "WRONG_DOOR",
+    "NOT_SPENDER",
+    "NONCE_UNKNOWN",
+    "NONCE_EXPIRED",
+    "POLICY_CARRIER_DOOR",
+    "POLICY_EVIDENCE",
+    "POLICY_HOURS",
+    "POLICY_RATE",
+    "CLOCK_UNTRUSTED",
+    "DELIVERIES_OFF",
+}
+
+
+@pytest.mark.parametrize("code", Code)
+def test_only_a_word_and_a_code_that_leave_no_doubt_give_a_door_back(code):
+    certain = code.word is Word.INVALID_TOKEN or code.told in CERTAIN
+    assert is_unspent(Answer(code.word, code.told)) == certain
+    assert not is_unspent(Answer(Word.GRANTED, code.told))
+    assert not is_unspent(Answer(Word.ALREADY_USED, code.told))
+    assert not is_unspent(Answer(Word.UNKNOWN_OUTCOME, code.told))
+    assert not is_unspent(Answer(Word.REFUSED))
+
+
 async def test_a_building_that_refuses_says_why_and_the_door_stays_claimed(town):
     """What is signed cannot be taken back: the token could still be presented."""
     town.site.strike.cut_power()
@@ -143,10 +213,10 @@ async def test_a_building_that_refuses_says_why_and_the_door_stays_claimed(town)
 
 @pytest.mark.parametrize("wrong", [{"door": "door:" + "a" * 26}, {"issuer": "https://other.example"}])
 async def test_a_challenge_of_another_door_or_for_another_carrier_signs_nothing(town, wrong):
-    challenge = {"door": town.site.door.id, "issuer": town.carrier.issuer, "nonce": "A" * 22} | wrong
+    good = {"door": town.site.door.id, "issuer": town.carrier.issuer, "nonce": "A" * 22, "controller": ""}
 
     async def false_challenge(building, door):
-        return SignedChallenge(**challenge)
+        return SignedChallenge(**good | wrong)
 
     town.link.challenge = false_challenge
     outcome = await town.ask()

@@ -9,7 +9,10 @@ import pytest
 from carrier import api_keys
 from carrier.api_keys import Scope
 from carrier.dispatch_api import ROUTES
-from tests.carrier.served import FAR, PLACE, Served
+from tests.carrier.linked import greet
+from tests.carrier.served import FAR, HOST, PLACE, Served
+from tests.simulated import IDENTITY
+from vestibule_core.link.messages import Keys
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ async def key(served, *scopes):
 
 
 def filled(path, served):
-    names = {"driver": served.driver, "device": "device:none", "route": "route:none", "stop": served.stop}
+    names = {"driver": served.driver, "device": "device:none", "route": "route:none", "stop": served.stop, "alarm": 1}
     return path.format(**names)
 
 
@@ -253,3 +256,49 @@ async def test_a_limit_that_is_none_is_refused(served, query):
 
 async def test_a_body_that_is_too_large_is_refused(served):
     assert (await served.request("POST", "/v1/drivers", data=b"x" * 9000)).status == 413
+
+
+# ---- alarms and buildings ----
+
+
+async def test_an_alarm_waits_until_somebody_has_seen_it_and_stays_listed(served):
+    first, second = await served.alarm(), await served.alarm("B" * 22)
+    listed = (await served.ask("GET", "/v1/alarms"))["alarms"]
+    assert [(each["id"], each["kind"], each["seen_at"]) for each in listed] == [
+        (second, "never_issued", None),
+        (first, "never_issued", None),
+    ]
+    assert listed[1] | {"at": ""} == {
+        "id": first,
+        "at": "",
+        "kind": "never_issued",
+        "building": served.building,
+        "subject": "A" * 22,
+        "detail": {"door": served.site.door.id, "controller": "controller:x"},
+        "seen_at": None,
+        "seen_by": None,
+    }
+    seen = await served.ask("POST", f"/v1/alarms/{first}/seen")
+    assert seen["seen_by"].startswith("key:")
+    assert (await served.ask("GET", "/v1/alarms?seen=true"))["alarms"] == [seen]
+    assert [each["id"] for each in (await served.ask("GET", "/v1/alarms?seen=false"))["alarms"]] == [second]
+    assert [each["id"] for each in (await served.ask("GET", f"/v1/alarms?before={second}&limit=1"))["alarms"]] == [
+        first
+    ]
+    assert (await served.ask("GET", "/v1/audit?limit=1"))["entries"][0]["what"] == "alarm seen"
+    for path in (f"/v1/alarms/{first}/seen", "/v1/alarms/99/seen", "/v1/alarms/x/seen", "/v1/alarms/-1/seen"):
+        assert (await served.request("POST", path)).status == 404
+    assert (await served.request("GET", "/v1/alarms?seen=maybe")).status == 400
+
+
+async def test_buildings_are_listed_with_who_is_connected_and_which_doors_are_offered(served):
+    (building,) = (await served.ask("GET", "/v1/buildings"))["buildings"]
+    (controller,) = building["controllers"]
+    assert (controller["key"], controller["connected_since"]) == (str(IDENTITY.verifier), None)
+    assert [door["is_offered"] for door in building["doors"]] == [True, True]
+    async with await greet(f"127.0.0.1:{served.front.port}", IDENTITY, host=HOST) as raw:
+        await raw.hear(Keys)
+        (building,) = (await served.ask("GET", "/v1/buildings"))["buildings"]
+        assert building["controllers"][0]["connected_since"].endswith("Z")
+        assert [door["is_offered"] for door in building["doors"]] == [False, False]
+        assert (await served.ask("GET", "/health"))["buildings_connected"] == 1

@@ -16,7 +16,7 @@ from carrier import limits
 from carrier.checks import Check, Opening, StopState
 from carrier.dispatch_api import ROUTES
 from carrier.intake import ErrorWord
-from carrier.store.tables import RequestState
+from carrier.store.tables import AlarmKind, RequestState
 from tests.carrier.served import Served
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "carrier-api.openapi.yaml"
@@ -59,6 +59,7 @@ def test_its_words_are_those_of_the_program(document):
     assert schemas["Opening"]["enum"] == list(Opening)
     assert schemas["Decision"]["properties"]["state"]["enum"] == list(RequestState)
     assert schemas["Decision"]["properties"]["checks"]["items"]["properties"]["check"]["enum"] == list(Check)
+    assert schemas["Alarm"]["properties"]["kind"]["enum"] == list(AlarmKind)
     stop = schemas["Route"]["properties"]["stops"]["items"]
     assert stop["properties"]["state"]["enum"] == list(StopState)
 
@@ -68,6 +69,7 @@ CONFIG = """
 "path.driver" = {driver}
 "path.route" = {route}
 "path.stop" = {stop}
+"path.alarm" = {alarm}
 
 [[operations]]
 # Whether a driver and a building are there, and whether a moment comes after another one, no schema can say.
@@ -82,6 +84,10 @@ enabled = false
 [[operations]]
 # After the first time there is nothing left to remove or to end, and names may not hold what cannot be printed.
 include-method = "DELETE"
+checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-path = "/v1/alarms/{{alarm}}/seen"
 checks.positive_data_acceptance.enabled = false
 
 [[operations]]
@@ -109,7 +115,7 @@ async def test_the_api_does_what_it_says_and_no_request_makes_it_fail(tmp_path, 
         assert await phone.open() == ("granted", {})
         (route,) = (await served.ask("GET", f"/v1/routes?day={served.now().astimezone().date()}"))["routes"]
         config = tmp_path / "schemathesis.toml"
-        named = {"driver": served.other, "route": route["id"], "stop": served.stop}
+        named = {"driver": served.other, "route": route["id"], "stop": served.stop, "alarm": await served.alarm()}
         config.write_text(CONFIG.format(**{name: json.dumps(value) for name, value in named.items()}))
         arguments = [
             *("--config-file", str(config), "run", str(DOCUMENT)),
@@ -124,7 +130,7 @@ async def test_the_api_does_what_it_says_and_no_request_makes_it_fail(tmp_path, 
         )
         said = (await asking.communicate())[0].decode()
         assert asking.returncode == 0, said
-        assert "Tested: 15" in said
+        assert "Tested: 17" in said
         generated = re.search(r"(\d+) generated", said)
         assert generated is not None
         assert int(generated[1]) > 200, said

@@ -294,6 +294,7 @@ async def test_the_audit_says_who_did_what_and_no_name(store, tmp_path):
         ("command", "key made"),
         ("command", "driver added"),
         (town.driver, "device added"),
+        ("command", "keys published"),
         ("command", "building added"),
         ("command", "route brought"),
         (town.driver, "door asked for"),

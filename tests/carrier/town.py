@@ -18,9 +18,9 @@ from carrier import buildings, drivers, keys, manifests
 from carrier.checks import Asked, AssertionFacts, Fix
 from carrier.decide import Answer, Desk, Outcome, SignedChallenge, Unreachable, decide
 from carrier.store import Prefix, Store, new_id
-from carrier.store.tables import KeySet
-from tests.simulated import IDENTITY, ISSUED_AT, Carrier, Clock, SimulatedStrike, Site, some_doors
+from tests.simulated import IDENTITY, ISSUED_AT, Carrier, Clock, SimulatedStrike, Site, signing_key, some_doors
 from vestibule_core.errors import Refused
+from vestibule_core.keys import SigningKey
 from vestibule_core.model import DoorId, Principal
 
 NOW = datetime.fromtimestamp(ISSUED_AT, UTC)
@@ -47,9 +47,9 @@ class InProcessLink:
             given = self.site.controller.challenge(door, self.issuer)
         except Refused as err:
             raise Unreachable(err.code.value) from err
-        return SignedChallenge(given.door, self.issuer, given.nonce)
+        return SignedChallenge(given.door, self.issuer, given.nonce, str(IDENTITY.verifier))
 
-    async def unlock(self, building: str, text: str) -> Answer:
+    async def unlock(self, challenge: SignedChallenge, text: str) -> Answer:
         self.tokens.append(text)
         await self.before_unlock()
         decision = await self.site.controller.present(text, Principal(self.issuer))
@@ -69,6 +69,8 @@ class Town:
     site: Site
     link: InProcessLink
     desk: Desk
+    root: SigningKey
+    """The carrier's."""
     driver: str
     device: str
     building: str
@@ -79,7 +81,7 @@ class Town:
         """Set everything up, on a store with its schema."""
         town = cls()
         town.store, town.folder, town.now = store, folder, now
-        town.carrier = Carrier("Parcels")
+        town.carrier, town.root = Carrier("Parcels"), signing_key(seed="the root")
         ring = keys.KeyFolder(folder / "keys")
         async with store.transaction() as session:
             made = (await keys.rotate(session, ring, "command", now))[0]
@@ -96,17 +98,7 @@ class Town:
                 now=now,
             )
             town.device = device.id
-            session.add(
-                KeySet(
-                    version=1,
-                    text="",
-                    kids=[made.kid],
-                    root_kid="r" * 43,
-                    next_root=None,
-                    iat=int(now.timestamp()),
-                    exp=int(now.timestamp()) + 35 * 86400,
-                )
-            )
+            await keys.publish(session, town.carrier.issuer, town.root, None, "command", now)
         town.carrier.key = await ring.signer(made.kid)
         town.site = Site(
             folder / "journal.db",

@@ -29,6 +29,7 @@ from vestibule_core.model import AccessEvent, Actor, Code, DoorMode, EventName, 
 from vestibule_core.note import Checkpoint, open_note
 from vestibule_core.pin import Pin
 from vestibule_core.telling import REFUSALS_AN_HOUR
+from vestibule_core.token import erased_jti, spend_id, spend_id_of
 
 ONE, OTHER = (door.id for door in some_doors(2))
 ISSUER = issuer("https://parcels.example")
@@ -118,6 +119,14 @@ async def test_what_a_deleted_person_spent_stays_spent(journal, path):
     await journal.settle(spend_of(1), SpentState.GRANTED, event(outcome=EventName.DOOR_RELEASED))
     await asyncio.to_thread(journal.close)
     assert read_journal(path, "SELECT state FROM spent") == [("GRANTED",)]
+
+
+async def test_a_deleted_person_s_token_is_still_reconciled_by_its_spend_id(journal):
+    await deliver(journal, 1, "anna")
+    await journal.delete(1)
+    [spent] = (await journal.accepted(ISSUER, 0)).spends
+    assert spent.jti == erased_jti(ISSUER, "jti-1")
+    assert spend_id_of(ISSUER, spent.jti) == spend_id_of(ISSUER, "jti-1") == spend_id(ISSUER, "jti-1")
 
 
 async def test_the_same_name_at_another_carrier_is_another_person(journal):

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -29,7 +30,7 @@ from vestibule_core.errors import (
     StoreFailed,
 )
 from vestibule_core.evidence import Broken, Header
-from vestibule_core.journal import COPIED, Accepted, Journal, Spend, SpentState, _Kind, end_copies
+from vestibule_core.journal import COPIED, Acceptances, Accepted, Journal, Spend, SpentState, _Kind, end_copies
 from vestibule_core.leaf import MAX_PERSON
 from vestibule_core.merkle import Tree
 from vestibule_core.model import AccessEvent, Code, EventName, Means, issuer
@@ -102,7 +103,7 @@ async def test_the_schema_is_that_of_the_protocol(journal, path):
     assert [name for (name,) in tables] == ["checkpoint", "leaf", "meta", "person", "spent"]
     columns = {table: [row[1] for row in read_journal(path, f"PRAGMA table_info({table})")] for (table,) in tables}
     assert columns == {
-        "spent": ["iss", "jti", "door", "non", "at", "state"],
+        "spent": ["iss", "jti", "door", "non", "at", "state", "iat"],
         "leaf": ["seq", "bytes"],
         "person": ["seq", "salt", "json"],
         "checkpoint": ["size", "note"],
@@ -1087,3 +1088,28 @@ async def test_entries_outlive_the_loop_that_asked_for_them(path):
     thread_done.set()
     await asyncio.to_thread(journal.close)
     assert read_journal(path, "SELECT count(*) FROM leaf") == [(1,)]
+
+
+# ---- what was accepted, for reconciliation ----
+
+
+async def test_what_was_accepted_is_read_once_and_in_order(journal):
+    for number in range(5):
+        one = replace(spend_of(number), issued_at=1_790_000_000 + number)
+        await journal.spend(one, event(number), PERSON, check_again=lambda: None, spent=lambda: None, notes={})
+    other = Spend(issuer("https://other.example"), "jti-9", DOOR, "nonce-9", 7)
+    await journal.spend(other, event(9), PERSON, check_again=lambda: None, spent=lambda: None, notes={})
+    first = await journal.accepted(ISSUER, 0, most=3)
+    assert [(each.jti, each.issued_at) for each in first.spends] == [
+        (f"jti-{number}", 1_790_000_000 + number) for number in range(3)
+    ]
+    rest = await journal.accepted(ISSUER, first.upto)
+    assert [each.jti for each in rest.spends] == ["jti-3", "jti-4"]
+    assert await journal.accepted(ISSUER, rest.upto) == Acceptances(rest.upto, ())
+
+
+async def test_a_journal_that_was_replaced_by_an_older_one_is_read_again(journal):
+    await spend(journal, 1)
+    again = await journal.accepted(ISSUER, 1000)
+    assert [each.jti for each in again.spends] == ["jti-1"]
+    assert again.upto == 1

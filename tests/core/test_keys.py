@@ -115,9 +115,9 @@ def test_a_single_jwk_is_a_set_of_one():
     assert import_jwk_set(json.dumps(ed()), ISSUER) == import_jwk_set(json.dumps({"keys": [ed()]}), ISSUER)
 
 
-def test_eight_keys_and_no_more():
-    some = [signing_key(Alg.EDDSA, str(number)).jwk() for number in range(9)]
-    assert len(imported(*some[:8])) == 8
+def test_thirty_two_keys_and_no_more():
+    some = [signing_key(Alg.EDDSA, str(number)).jwk() for number in range(33)]
+    assert len(imported(*some[:32])) == 32
     assert reason({"keys": some}) == ("too_many_keys", 0)
 
 

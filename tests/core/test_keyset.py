@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vestibule_core import jws, keyset
 from vestibule_core.errors import KeySetInvalid
-from vestibule_core.keys import SigningKey
+from vestibule_core.keys import MAX_KEYS, KeyStatus, SigningKey
 from vestibule_core.keyset import Issued, KeySet, PublishedKey, Root, Use
 from vestibule_core.model import issuer
 from vestibule_core.note import VerifierKey
@@ -72,7 +72,7 @@ def test_the_same_set_again_is_no_news_and_no_attack():
 
 def test_a_key_opens_only_in_its_time_and_for_its_use():
     def kids(now):
-        return [trusted.kid for trusted in SET.trusted(now)]
+        return [trusted.kid for trusted in SET.trusted if trusted.opens(now)]
 
     assert kids(NOW) == [SIGNING.kid]
     assert kids(TOKENS.valid_from) == [SIGNING.kid]
@@ -83,8 +83,27 @@ def test_a_key_opens_only_in_its_time_and_for_its_use():
 
 def test_the_keys_of_a_set_that_is_too_old_open_nothing():
     old = replace(SET, expires_at=NOW + 10)
-    assert [trusted.issuer for trusted in old.trusted(NOW + 9)] == [A]
-    assert old.trusted(NOW + 10) == ()
+    assert {(trusted.issuer, trusted.opens(NOW + 9), trusted.opens(NOW + 10)) for trusted in old.trusted} == {
+        (A, True, False)
+    }
+
+
+def test_36_a_key_that_a_newer_set_leaves_out_is_known_as_revoked():
+    later = replace(SET, version=8, keys=(replace(TOKENS, public=public(key(77))),))
+    kept = keyset.replaced(SET.trusted, later)
+    assert [(each.kid, each.status) for each in kept] == [
+        (later.trusted[0].kid, KeyStatus.ACTIVE),
+        (SIGNING.kid, KeyStatus.REVOKED),
+    ]
+    assert keyset.replaced(kept, later) == kept
+    assert keyset.replaced(kept, replace(SET, version=9))[0].status is KeyStatus.ACTIVE, "the root says so"
+
+
+def test_no_more_revoked_keys_are_kept_than_a_policy_can_hold():
+    many = [replace(SET.trusted[0], kid=str(number)) for number in range(40)]
+    kept = keyset.replaced(many, SET)
+    assert [each.kid for each in kept[1:]] == [str(number) for number in range(keyset.MAX_DROPPED)]
+    assert keyset.MAX_KEYS + keyset.MAX_DROPPED <= MAX_KEYS
 
 
 def test_36_a_set_with_a_lower_version_is_refused():
@@ -228,7 +247,7 @@ def test_a_building_reads_the_list_of_its_tokens():
 
 def test_a_signing_key_cannot_sign_the_list_and_a_list_key_no_tokens():
     assert list_refusal(keyset.write_issued(SIGNING, LIST)) == "no_list_key"
-    assert LISTING.kid not in {trusted.kid for trusted in SET.trusted(NOW)}
+    assert LISTING.kid not in {trusted.kid for trusted in SET.trusted}
 
 
 def test_a_list_of_another_building_or_carrier_is_refused():
@@ -278,7 +297,7 @@ def test_the_largest_part_fits_into_a_text_and_no_larger_one_is_written():
     jtis = tuple(f"{number:021d}A" for number in range(keyset.MAX_JTIS))
     name = "n" * 140
     full = replace(
-        LIST, jtis=jtis, issuer=A + "/" * 46, controller=VerifierKey(name, CONTROLLER.public), part=999, parts=1000
+        LIST, jtis=jtis, issuer=A + "/" * 46, controller=VerifierKey(name, CONTROLLER.public), part=49, parts=50
     )
     assert len(keyset.write_issued(LISTING, full)) < keyset.MAX_TEXT
     assert reason(keyset.write_issued, LISTING, replace(full, jtis=(*jtis, "Z" * 21 + "A"))) == "malformed"

@@ -101,6 +101,7 @@ WORDS = {
         "WRONG_DOOR", "NOT_SPENDER", "NONCE_UNKNOWN", "NONCE_EXPIRED", "POLICY_CARRIER_DOOR", "POLICY_EVIDENCE",
         "POLICY_HOURS", "POLICY_RATE", "CLOCK_UNTRUSTED", "LOCKDOWN", "DOOR_BLOCKED", "DELIVERIES_OFF", "TAMPERED",
         "JOURNAL_DISPUTED",
+        "CARRIER_LOCKED_OUT",
         # by hand
         "MANUAL_NOT_ALLOWED", "PIN_MISSING", "PIN_WRONG", "PIN_LOCKED", "MODE_NOT_POSSIBLE",
     },
@@ -169,6 +170,10 @@ def test_event_names_are_what_the_journal_and_automations_have_come_to_know():
         "client_paired",
         "client_changed",
         "client_removed",
+        "carrier_linked",
+        "carrier_unlinked",
+        "carrier_locked_out",
+        "carrier_approved",
     ]
 
 

@@ -11,7 +11,7 @@ from vestibule_core import challenge, policy, token
 from vestibule_core.door import Alarm, DoorState, Lock
 from vestibule_core.history import History
 from vestibule_core.hours import Day, Hours
-from vestibule_core.model import Code, Decision, DoorMode, Limit, Now, Sense
+from vestibule_core.model import Code, Decision, DoorMode, Limit, Now, Sense, Word
 from vestibule_core.policy import Building, EvidenceLimits
 from vestibule_core.token import DriverProof
 
@@ -35,6 +35,7 @@ def judge(
     zone=UTC,
     wall=ISSUED_AT,
     newest=0.0,
+    spoilt=lambda admitted: admitted,
     **claims,
 ):
     """Judge a good token for ``door``, of a carrier that was granted DOOR; the first keywords say what is wrong."""
@@ -46,9 +47,17 @@ def judge(
         history.remember(unlock.spend_key)
     for at in accepted:
         history.count(carrier.issuer, door.id, at)
-    building = Building.of(doors, [carrier.admitted], zone=zone, elsewhere=[door.id for door in elsewhere])
+    building = Building.of(doors, [spoilt(carrier.admitted)], zone=zone, elsewhere=[door.id for door in elsewhere])
     known = state if door.id in building.doors else None
     return policy.judge(unlock, building, known, history, newest, SECRET, Now(wall, boot), is_spent=is_spent)
+
+
+def timed(valid_from=0, valid_until=None):
+    """What makes a carrier's keys good for a time only."""
+    return lambda admitted: replace(
+        admitted,
+        keys=tuple(replace(key, valid_from=valid_from, valid_until=valid_until) for key in admitted.keys),
+    )
 
 
 def gps(d=75, acc=50, age=30):
@@ -57,6 +66,32 @@ def gps(d=75, acc=50, age=30):
 
 def test_a_door_that_the_carrier_was_granted_opens():
     assert judge() is None
+
+
+# ---- the key's time, and a carrier that is locked out ----
+
+
+@pytest.mark.parametrize(
+    "times, is_good",
+    [
+        ((0, None), True),
+        ((ISSUED_AT, ISSUED_AT + 1), True),
+        ((ISSUED_AT + 1, None), False),
+        ((0, ISSUED_AT), False),
+    ],
+)
+def test_36_a_key_opens_nothing_outside_of_its_time(times, is_good):
+    assert judge(spoilt=timed(*times)) == (None if is_good else Decision(Code.KEY_REVOKED, DOOR.id))
+
+
+def test_36_a_key_that_was_taken_away_since_the_signature_was_verified_opens_nothing():
+    assert judge(spoilt=lambda admitted: replace(admitted, keys=())) == Decision(Code.KEY_REVOKED, DOOR.id)
+
+
+def test_70_a_carrier_that_is_locked_out_opens_nothing_and_is_told_so():
+    refused = judge(spoilt=lambda admitted: replace(admitted, locked_out=True))
+    assert refused == Decision(Code.CARRIER_LOCKED_OUT, DOOR.id)
+    assert (Code.CARRIER_LOCKED_OUT.word, Code.CARRIER_LOCKED_OUT.told) == (Word.REFUSED, "CARRIER_LOCKED_OUT")
 
 
 def test_the_checks_come_in_the_order_of_the_protocol():

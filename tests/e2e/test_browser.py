@@ -6,9 +6,12 @@ typed. The tests go on from one another. Each leaves pictures, in a temporary fo
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from scripts.demo_home.carrier import CARELESS
 from scripts.demo_home.demo import Demo, home_of, make_carrier
 from scripts.demo_home.home import Home, free_port, write_private
 from scripts.demo_home.stage import read_relays_log
+from tests.link_cloud import LinkCloud
 
 from .conftest import Driver, errors
 
@@ -193,10 +197,54 @@ def test_a_door_is_added_with_what_watches_it_and_its_hours(manager: Manager) ->
     manager.press("Finish")
 
 
-def test_a_carrier_is_added_and_given_its_intake_key(manager: Manager) -> None:
+@contextmanager
+def cloud_at_work() -> Iterator[LinkCloud]:
+    """The cloud of another carrier, in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    cloud = LinkCloud("https://north.example", "North Parcels")
+    cloud.text = cloud.key_set()  # one set, whenever it is asked for
+    try:
+        asyncio.run_coroutine_threadsafe(cloud.start(), loop).result(PATIENCE)
+        yield cloud
+        asyncio.run_coroutine_threadsafe(cloud.stop(), loop).result(PATIENCE)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_a_carrier_is_added_by_its_code_on_two_pages(manager: Manager) -> None:
     manager.page.locator("ha-integration-card").filter(has_text="Vestibule").click()
+    with cloud_at_work() as cloud:
+        manager.page.locator("ha-button").filter(has_text="Add carrier").click()
+        manager.sees_form("Add a carrier")
+        manager.take_picture("carrier-how")
+        manager.page.get_by_text("With an enrolment code of the carrier").click()
+        manager.sees_form("Add a carrier by its code")
+        manager.write("Enrolment code", cloud.code()[:-3])
+        manager.tick("Front door")
+        manager.press("Next")
+        manager.sees("This is no complete enrolment code.")
+        manager.take_picture("carrier-code-incomplete")
+        manager.write("Enrolment code", cloud.code())
+        manager.press("Next")
+
+        manager.sees_form("Let this carrier in?")
+        manager.sees(cloud.host)
+        manager.sees(cloud.signing.kid)
+        manager.take_picture("carrier-enrolled")
+        manager.press("Submit")
+        manager.sees("Created configuration for North Parcels.")
+        manager.press("Finish")
+        manager.take_picture("building-with-a-link")
+
+
+def test_a_carrier_is_added_and_given_its_intake_key(manager: Manager) -> None:
     manager.page.locator("ha-button").filter(has_text="Add carrier").click()
-    manager.sees_form("Add a carrier")
+    manager.page.get_by_text("With its public keys, over an address of this Home Assistant").click()
+    manager.sees_form("Add a carrier by its keys")
     manager.write("Name of the carrier", "Swift Parcels")
     manager.write("Issuer", "https://swift.example")
     manager.write("Public keys", manager.jwk_set)

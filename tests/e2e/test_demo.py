@@ -21,11 +21,12 @@ from typing import Any
 import pytest
 
 from scripts.demo_home import radio, room
-from scripts.demo_home.building import GATE, ISSUER, PARCEL_ROOM, Door, Part, entities_of, forms_of, known_as
+from scripts.demo_home.building import GATE, PARCEL_ROOM, Door, Part, entities_of, forms_of, known_as
 from scripts.demo_home.delivery import Play
 from scripts.demo_home.delivery import play as play_at
 from scripts.demo_home.demo import gateway_of, strike_of, talk_to
 from scripts.demo_home.demo import running as running_demo
+from scripts.demo_home.fleet import ISSUER
 from scripts.demo_home.home import REPOSITORY, Home, HomeFailed, answers, free_port
 from scripts.demo_home.stage import read_relays_log
 
@@ -36,7 +37,17 @@ DEMO = str(REPOSITORY / "scripts" / "demo")
 READY = 150.0
 TRUTH = 10.0
 """Seconds within which Home Assistant has to show what happened at a strike while nobody was connected to it."""
-PLAYS = ("--replay", "--forged", "--wrong-door", "--too-far", "--outside-hours", "--rate")
+PLAYS = (
+    "--wrong-place",
+    "--wrong-route",
+    "--early",
+    "--revoked",
+    "--replay",
+    "--forged",
+    "--wrong-door",
+    "--outside-hours",
+    "--rate",
+)
 
 
 @dataclass
@@ -47,6 +58,8 @@ class Running:
     process: subprocess.Popen[bytes]
     expected: Counter[str] = field(default_factory=Counter)
     """How often each relay has to have released by now."""
+    linked: Counter[str] = field(default_factory=Counter)
+    """How often of these for the carrier that is linked."""
 
     @property
     def printed(self) -> str:
@@ -127,8 +140,13 @@ def test_the_first_start_shows_where_and_how_to_sign_in(demo: Running) -> None:
     assert f"http://127.0.0.1:{kept['port']}" in demo.printed
     assert re.search(rf"password +{kept['password']}\n", demo.printed)
     assert "Home Assistant 2026.10.4 is running" in demo.printed
-    for play in (*PLAYS, "walk-in", "lockdown on", "lockdown off", "outage"):
+    for play in (*PLAYS, "dispatch", "walk-in", "lockdown on", "lockdown off", "outage"):
         assert play in demo.printed
+    assert re.search(r"page +http://localhost:\d+/#join=[A-Za-z0-9_-]{43}\n", demo.printed)
+    assert "type 52.09083 and 5.12222 there" in demo.printed
+    assert re.search(
+        r"dispatcher http://localhost:\d+/dispatch +with the API key vck_[A-Za-z0-9_-]{43}\n", demo.printed
+    )
 
 
 def test_the_printed_commands_name_the_folder_and_work_from_anywhere(demo: Running, tmp_path: Path) -> None:
@@ -139,12 +157,13 @@ def test_the_printed_commands_name_the_folder_and_work_from_anywhere(demo: Runni
     played = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60)
     assert played.returncode == 0, played.stdout + played.stderr
     demo.expected["gate"] += 1
+    demo.linked["gate"] += 1
     assert demo.released() == demo.expected
 
 
 def test_it_is_on_loopback_only(demo: Running) -> None:
     processes = processes_of(demo.folder)
-    for what in "bare_hass", "gateway run", "relay_board", "gateway strike":
+    for what in "bare_hass", "gateway run", "relay_board", "gateway strike", "carrier run":
         assert [command for command in processes.values() if what in command], f"{what} runs"
     assert {address for process in processes for _, address in sockets_of(process)} == {"0100007F"}  # 127.0.0.1
 
@@ -154,10 +173,23 @@ def test_what_is_secret_is_readable_by_its_owner_only(demo: Running) -> None:
         demo.folder / "demo.json",
         *(demo.folder / "swift").iterdir(),
         *(demo.folder / "phone").iterdir(),
+        *(demo.folder / "robin").iterdir(),
+        *(path for path in (demo.folder / "canal").iterdir() if path.is_file() and path.name != "cloud.log"),
+        *(demo.folder / "canal" / "keys").iterdir(),
         *(demo.folder / "gate" / "state").iterdir(),
         *(path for path in (demo.folder / "parcel-room" / "state").iterdir() if not path.is_dir()),
     ]
-    assert {path.name for path in secrets} >= {"intake-key", "identity.pem", "tls.pem", "journal.db", "control.sock"}
+    assert {path.name for path in secrets} >= {
+        "intake-key",
+        "identity.pem",
+        "tls.pem",
+        "journal.db",
+        "control.sock",
+        "root.pem",
+        "carrier.db",
+        "api-key",
+        "passkey.json",
+    }
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
     assert stat.S_IMODE(demo.folder.stat().st_mode) == 0o700
 
@@ -214,8 +246,15 @@ def test_a_delivery_opens_its_door_once_and_all_of_it_is_told(demo: Running, doo
     assert decided is not None
     assert decided[1] == ("gateway" if door == "parcel-room" else "building")
     print(f"{door}: granted after {decided[2]} ms")
+    for step in "You", "Your route", "Where you are", "The time":
+        assert re.search(rf"✓ {step} +[A-Z]", played.stdout), "each confirmation is shown"
+    assert re.search(r"phone +The door is released. Go in now: it locks again in a few seconds.\n", played.stdout)
+    assert re.search(
+        r"with: passkey; a due stop of the route; 12 m ± 6 m, \d s old; asked \d s ago\n", played.stdout
+    ), "all four confirmations are told by Home Assistant's bus"
     assert "opened once and locked itself" in played.stdout
     demo.expected[door] += 1
+    demo.linked[door] += 1
     assert demo.released() == demo.expected
 
 
@@ -240,6 +279,7 @@ def test_one_access_leaves_few_states_one_event_for_each_line_of_the_journal_and
     before = recorded(demo.folder)
     assert demo.play("deliver", key).returncode == 0
     demo.expected[key] += 1
+    demo.linked[key] += 1
     lines = activity()
     after = recorded(demo.folder)
 
@@ -259,18 +299,44 @@ def test_one_access_leaves_few_states_one_event_for_each_line_of_the_journal_and
 @pytest.mark.parametrize(
     "option, opens, told",
     [
-        ("--replay", 1, "already used"),
-        ("--forged", 0, "invalid token"),
-        ("--wrong-door", 0, "not a token for this door"),
-        ("--too-far", 0, "outside the building's own limits (distance)"),
+        (
+            "--wrong-place",
+            0,
+            [
+                r"phone +Not opened. You are not at this door. Go to the door, then try again.",
+                r"phone +The building refused. The building asks for a closer or newer position.",
+                r"activity +Canal Couriers \(its confirmations are outside the limits\) was denied access",
+            ],
+        ),
+        ("--wrong-route", 0, [r"phone +Not opened. This stop is not on your route.", r"events +none"]),
+        ("--early", 0, [r"phone +Not opened. It is too early for this stop.", r"events +none"]),
+        ("--revoked", 0, [r"phone +This passkey is not known. It may have been withdrawn."]),
+        ("--replay", 1, ["already used"]),
+        ("--forged", 0, ["invalid token"]),
+        ("--wrong-door", 0, ["not a token for this door"]),
     ],
 )
-def test_a_refusal_is_shown_and_moves_nothing(demo: Running, option: str, opens: int, told: str, door: str) -> None:
+def test_a_refusal_is_shown_and_moves_nothing(
+    demo: Running, option: str, opens: int, told: list[str], door: str
+) -> None:
     played = demo.play("deliver", door, option)
     assert played.returncode == 0, played.stdout + played.stderr
-    assert told in played.stdout
+    for words in told:
+        assert re.search(words, played.stdout), played.stdout
     demo.expected[door] += opens
     assert demo.released() == demo.expected
+
+
+def test_a_stolen_key_that_was_revoked_opens_nothing_and_is_seen(demo: Running) -> None:
+    played = demo.play("deliver", "lobby", "--revoked")
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert re.search(r"building +✗ invalid token", played.stdout)
+    assert re.search(r"activity +Canal Couriers \(a revoked key\) was denied access at Lobby\n", played.stdout)
+    assert demo.released() == demo.expected
+    home, _ = demo.talk("lobby")
+    (issues,) = home.commands({"type": "repairs/list_issues"})
+    ours = [issue["translation_key"] for issue in issues["issues"] if issue["domain"] == "vestibule"]
+    assert "key_revoked" in ours
 
 
 @pytest.mark.parametrize("key", ["gate", "lobby"])
@@ -290,25 +356,25 @@ def test_outside_of_its_hours_a_door_refuses_and_the_hours_are_put_back(demo: Ru
 def test_outside_of_a_carriers_hours_the_gateway_refuses_and_the_hours_are_put_back(demo: Running) -> None:
     played = demo.play("deliver", "parcel-room", "--outside-hours")
     assert played.returncode == 0, played.stdout + played.stderr
-    assert re.search(r"manager +lets Swift Parcels deliver from \d\d:00 to \d\d:00; it is \d\d:\d\d", played.stdout)
+    assert re.search(r"manager +lets Canal Couriers deliver from \d\d:00 to \d\d:00; it is \d\d:\d\d", played.stdout)
     assert re.search(r"gateway +✗ refused: outside the hours of deliveries", played.stdout)
-    assert "puts the hours of Swift Parcels back" in played.stdout
+    assert "puts the hours of Canal Couriers back" in played.stdout
     assert re.search(r"events +policy changed, access denied, policy changed\n", played.stdout)
     assert demo.released() == demo.expected
     home, _ = demo.talk("parcel-room")
-    assert forms_of(home, "carrier", ISSUER)["reconfigure"]["hours"] == []
+    assert forms_of(home, "carrier", ISSUER)["linked"]["hours"] == []
 
 
 def test_hours_are_put_back_also_when_the_play_fails(demo: Running) -> None:
-    key = demo.folder / "swift" / "intake-key"
+    key = demo.folder / "canal" / "api-key"
     kept = key.read_text()
-    key.write_text("A" * 43)
+    key.write_text("vck_" + "A" * 43)
     try:
         played = demo.play("deliver", "lobby", "--outside-hours")
     finally:
         key.write_text(kept)
     assert played.returncode == 1
-    assert "The building's intake answered 401 Unauthorized." in played.stderr
+    assert "The carrier's cloud answered 401 to " in played.stderr
     assert "Traceback" not in played.stderr
     assert "puts the hours of the lobby back" in played.stdout
     home, door = demo.talk("lobby")
@@ -319,18 +385,18 @@ def test_hours_are_put_back_also_when_the_play_fails(demo: Running) -> None:
 def test_more_accesses_than_allowed_within_the_hour_are_refused_and_the_limit_is_put_back(
     demo: Running, key: str, name: str
 ) -> None:
-    so_far = demo.expected[key]
+    so_far = demo.linked[key]
     played = demo.play("deliver", key, "--rate")
     assert played.returncode == 0, played.stdout + played.stderr
     demo.expected[key] += 1
     assert (
-        f"allows Swift Parcels {so_far + 1} accesses an hour at each door; at the {name} so far: {so_far}"
+        f"allows Canal Couriers {so_far + 1} accesses an hour at each door; at the {name} so far: {so_far}"
         in played.stdout
     )
     assert "refused: as often as allowed within the hour" in played.stdout
     assert demo.released() == demo.expected
     home, _ = demo.talk(key)
-    assert forms_of(home, "carrier", ISSUER)["reconfigure"]["rate"] is None
+    assert forms_of(home, "carrier", ISSUER)["linked"]["rate"] is None
 
 
 def test_whoever_walks_in_at_the_lobby_forces_it(demo: Running) -> None:
@@ -395,17 +461,21 @@ def test_while_home_assistant_is_down_the_parcel_room_opens_and_that_is_told_aft
     played = demo.play("outage", *how)
     assert played.returncode == 0, played.stdout + played.stderr
     demo.expected["parcel-room"] += 1
+    demo.linked["parcel-room"] += 1
     assert demo.released() == demo.expected
     assert home_assistant_of(demo.folder) not in (home_assistant, None), "it is another process"
     assert re.search(r"home +Home Assistant is stopped: nothing answers at http://127.0.0.1:\d+\n", played.stdout)
-    assert re.search(r"gateway +✓ granted +\d+\.\d ms\n(.*\n)+ +home +Home Assistant is up again", played.stdout)
+    assert re.search(
+        r"gateway +✓ granted, over its own link to the cloud +\d+\.\d ms\n(.*\n)+ +home +Home Assistant is up again",
+        played.stdout,
+    )
     told = re.findall(r"activity +(\d\d:\d\d:\d\d)  (.*?)(  \(late\))?\n", played.stdout)
     assert [words for _, words, _ in told] == [
-        "Swift Parcels was granted access at Parcel room",
-        "Swift Parcels had Parcel room released",
-        "Swift Parcels opened Parcel room",
+        "Canal Couriers was granted access at Parcel room",
+        "Canal Couriers had Parcel room released",
+        "Canal Couriers opened Parcel room",
         "Parcel room was closed",
-        "Swift Parcels was let in before Parcel room locked again",
+        "Canal Couriers was let in before Parcel room locked again",
     ]
     assert {bool(late) for _, _, late in told} == {bool(how)}
     assert sorted(at for at, _, _ in told) == [at for at, _, _ in told]
@@ -471,6 +541,7 @@ def test_ctrl_c_leaves_nothing_behind_and_a_second_start_goes_on(demo: Running) 
     assert kept["password"] not in logs
     assert kept["refresh_token"] not in logs
     assert (demo.folder / "swift" / "intake-key").read_text() not in logs
+    assert "vst1." not in logs
     assert "eyJ" not in logs  # how every token of this kind begins
     assert errors(demo.folder / "config") == []
 
@@ -508,7 +579,7 @@ def test_without_what_they_take_the_gate_and_the_parcel_room_have_relays(
 ) -> None:
     monkeypatch.setattr(radio, "PACKAGES", ("bleak", "of_another_planet"))
     monkeypatch.setattr(room, "PACKAGES", ("pymodbus_of_another_planet",))
-    with running_demo(tmp_path / "demo", wanted_port=free_port(), fresh=False) as (demo, home):
+    with running_demo(tmp_path / "demo", wanted_port=free_port(), fresh=False) as (demo, home, _):
         said = capsys.readouterr().out
         assert "so it has a relay instead: These packages are missing: of_another_planet." in said
         assert (
@@ -552,7 +623,8 @@ def test_the_help_is_a_page_that_needs_nothing_installed() -> None:
         timeout=10,
         env={"PATH": "/usr/bin:/bin"},
     )
-    assert "scripts/demo deliver DOOR" in shown.stdout
+    assert "scripts/demo deliver [DOOR]" in shown.stdout
+    assert "scripts/demo dispatch" in shown.stdout
     assert "scripts/demo walk-in [DOOR]" in shown.stdout
     assert "scripts/demo lockdown on|off" in shown.stdout
     assert "scripts/demo outage" in shown.stdout

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
-from scripts.demo_home.browser import CHROMIUM
+from scripts.demo_home.browser import CHROMIUM, PhoneWindow, chromium, phone_page
 from scripts.demo_home.home import free_port
 from tests.carrier.served import FAR, PLACE, Served
 from tests.simulated import Moment
@@ -30,16 +30,6 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}; scripts/setup --browser gets one"),
 ]
 PATIENCE = 20.0
-_ARGUMENTS = [
-    "--no-sandbox",  # it is refused to root, and all that is shown is our own
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
-]
 
 
 class Cloud:
@@ -94,59 +84,14 @@ class Cloud:
 
 
 @dataclass
-class Driver:
+class Driver(PhoneWindow):
     """Somebody with a phone in the hand."""
 
-    cloud: Cloud
-    page: Page
-    pictures: Path
-    asked_for: list[str] = field(default_factory=list)
-    """Every address that the page asked for."""
-    complaints: list[str] = field(default_factory=list)
-    """What the browser's console says."""
-    authenticator: str = ""
-
-    def __post_init__(self) -> None:
-        self.page.on("request", lambda request: self.asked_for.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.cdp = self.page.context.new_cdp_session(self.page)
-        self.cdp.send("WebAuthn.enable")
-        options = {
-            "protocol": "ctap2",
-            "transport": "internal",
-            "hasResidentKey": True,
-            "hasUserVerification": True,
-            "isUserVerified": True,
-            "automaticPresenceSimulation": True,
-        }
-        self.authenticator = self.cdp.send("WebAuthn.addVirtualAuthenticator", {"options": options})["authenticatorId"]
-
-    def is_at(self, place: tuple[float, float], accuracy: int = 8) -> None:
-        self.page.context.set_geolocation({"latitude": place[0], "longitude": place[1], "accuracy": accuracy})
-
-    def recognised(self, by_the_phone: bool) -> None:
-        self.cdp.send(
-            "WebAuthn.setUserVerified", {"authenticatorId": self.authenticator, "isUserVerified": by_the_phone}
-        )
-
-    def press(self, name: str) -> None:
-        self.page.get_by_role("button", name=name, exact=True).click()
-
-    def sees(self, text: str) -> None:
-        expect(self.page.get_by_role("main").get_by_text(text, exact=True).first).to_be_visible()
-
-    def sees_heading(self, text: str) -> None:
-        expect(self.page.get_by_role("heading", name=text, exact=True)).to_be_visible()
-
-    def step(self, name: str) -> str:
-        """What is said beside one of the steps."""
-        row = self.page.locator(".steps li").filter(has=self.page.get_by_text(name, exact=True))
-        return row.locator(".why").inner_text()
+    cloud: Cloud = field(kw_only=True)
+    pictures: Path = field(kw_only=True)
 
     def take_picture(self, name: str) -> None:
-        self.page.wait_for_timeout(150)
-        self.page.screenshot(path=self.pictures / f"{name}.png", animations="disabled", full_page=True)
+        self.screenshot(self.pictures / f"{name}.png")
 
     def set_up(self) -> None:
         self.page.goto(self.cloud.link())
@@ -156,10 +101,8 @@ class Driver:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -177,20 +120,9 @@ def cloud(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cloud]:
 
 
 def phone(browser: Browser, cloud: Cloud, pictures: Path, **how: Any) -> Driver:
-    settings: dict[str, Any] = {
-        "viewport": {"width": 390, "height": 844},
-        "device_scale_factor": 2,
-        "is_mobile": True,
-        "has_touch": True,
-        "locale": "en-GB",
-        "timezone_id": "Europe/Berlin",
-        "color_scheme": "light",
-        "permissions": ["geolocation"],
-        "geolocation": {"latitude": PLACE[0], "longitude": PLACE[1], "accuracy": 8},
-    } | how
-    context = browser.new_context(**settings)
-    context.set_default_timeout(PATIENCE * 1000)
-    return Driver(cloud, context.new_page(), pictures)
+    page = phone_page(browser, PLACE, **how)
+    page.context.set_default_timeout(PATIENCE * 1000)
+    return Driver(page, cloud=cloud, pictures=pictures)
 
 
 @pytest.fixture
@@ -475,5 +407,30 @@ def test_a_dispatcher_sees_decisions_as_they_are_made(driver: Driver, browser: B
     driver.sees_heading("The door is released")
     expect(page.get_by_role("row").filter(has_text="Door released")).to_have_count(1)
     page.screenshot(path=driver.pictures / "16-dispatcher.png")
+    window.close()
+    assert complaints == []
+
+
+def test_a_dispatcher_sees_alarms_marks_them_as_seen_and_sees_who_is_not_connected(
+    driver: Driver, browser: Browser
+) -> None:
+    served = driver.cloud.served
+    driver.cloud.do(served.alarm())
+    window = browser.new_context(viewport={"width": 1300, "height": 700}, locale="en-GB")
+    page = window.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{driver.cloud.origin}/dispatch")
+    page.get_by_label("API key").fill(served.key)
+    page.get_by_role("button", name="Follow").click()
+    alarms = page.get_by_role("region", name="Alarms")
+    expect(alarms).to_contain_text("A building accepted a token that this cloud did not issue.")
+    expect(alarms).to_contain_text("Linden Court")
+    buildings = page.get_by_role("region", name="Buildings")
+    expect(buildings).to_contain_text("0 of 1 connected.")
+    expect(buildings).to_contain_text("Not connected: Linden Court")
+    page.screenshot(path=driver.pictures / "17-dispatcher-alarm.png")
+    page.get_by_role("button", name="Mark alarm 1 as seen").click()
+    expect(alarms).to_be_hidden()
     window.close()
     assert complaints == []

@@ -37,9 +37,12 @@ type Rows = dict[str, list[tuple[Any, ...]]]
 
 def rows_of(journal: Path) -> Rows:
     """Home Assistant is not running."""
-    tables = ("spent", "leaf", "person")
+    tables = {"spent": "iss, jti, door, non, at, state", "leaf": "*", "person": "*"}
     with closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as db:
-        return {table: db.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall() for table in tables}
+        return {
+            table: db.execute(f"SELECT {columns} FROM {table} ORDER BY rowid").fetchall()
+            for table, columns in tables.items()
+        }
 
 
 @dataclass

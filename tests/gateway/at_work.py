@@ -22,7 +22,9 @@ from typing import Any, Self
 import aiohttp
 
 from gateway import tls
+from gateway.carriers import Carriers
 from gateway.clients import Clients
+from gateway.links import Links
 from gateway.pairing import Window
 from gateway.policy import PolicyDesk, approve
 from gateway.server import Front
@@ -33,6 +35,7 @@ from vestibule_core.api import messages, pairing
 from vestibule_core.api.messages import Admission, DoorDescription, GatewayId, NextCertificate, new_gateway_id
 from vestibule_core.api.policy import POLICY, Policy
 from vestibule_core.controller import Controller
+from vestibule_core.intake import Intake
 from vestibule_core.journal import Journal
 from vestibule_core.model import AccessEvent, Door, DoorId, EventName, Now
 
@@ -183,11 +186,13 @@ class Gateway:
         self.hosts = frozenset({"gateway.local"})
         self.key = IDENTITY.verifier
         self.next: NextCertificate | None = None
+        self.positions: dict[DoorId, tuple[float, float]] = {}
         self.all_doors = tuple(
             Door(**{name: getattr(door, name) for name in Door.__slots__} | {"access_time": 60.0} | dict(setup or {}))
             for door in some_doors(doors)
         )
         self.strikes = strikes or {door.id: SimulatedStrike(device_timed=device_timed) for door in self.all_doors}
+        self.intake = Intake()
         self.events: list[AccessEvent] = []
         self._sessions: list[aiohttp.ClientSession] = []
         self.journal: Journal
@@ -207,21 +212,31 @@ class Gateway:
             is_trusted=lambda: self.clients.registry.trusted,
             changed=self._policy_changed,
         )
+        self.carriers = Carriers(
+            self.journal,
+            notes,
+            clock=self.clock,
+            policy=lambda: self.policy.carriers,
+            changed=self._policy_changed,
+        )
         self.witness = Witness(self.journal, notes, IDENTITY, self.clock)
         self.window = Window(self.id, self.certificate.fingerprint, clock=self.clock)
         self.stream = Stream(self)
-        self.controller.start(self.policy.building(self.all_doors), self.strikes)
+        self.links = Links(self, self.positions, lambda: self.policy.effective.zone, chance=lambda: 0.0)
+        self.controller.start(self.policy.building(self.all_doors, self.carriers.applied), self.strikes)
         self._unsubscribe = [
             self.controller.subscribe(door.id, lambda _, door=door.id: self.stream.door_changed(door))  # type: ignore[misc]
             for door in self.all_doors
         ]
         self.front = await Front.open(self, self.certificate.context(), self.host)
+        await self.links.start()
         await asyncio.sleep(0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for session in self._sessions:
             await session.close()
+        await self.links.stop()
         await self.front.close()
         await self.controller.stop()
         await asyncio.to_thread(self.journal.close)
@@ -244,10 +259,12 @@ class Gateway:
     def _tell(self, event: AccessEvent) -> None:
         self.events.append(event)
         self.stream.publish(event)
+        self.links.happened(event)
 
     def _policy_changed(self) -> None:
-        self.controller.apply(self.policy.building(self.all_doors), self.strikes)
+        self.controller.apply(self.policy.building(self.all_doors, self.carriers.applied), self.strikes)
         self.stream.building_changed()
+        self.links.refresh()
 
     # ---- who is there ----
 

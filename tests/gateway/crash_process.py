@@ -6,25 +6,35 @@ The jobs of tests/core/crash_process.py, with the API in front: the token comes 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.core import crash_process as core
 from tests.gateway.at_work import Gateway
-from tests.simulated import Carrier, pulses_in, read_journal, some_doors
+from tests.simulated import Carrier, Clock, pulses_in, read_journal, some_doors
 from vestibule_core.api.messages import Admission, Bearer, ClientId, Scope
-from vestibule_core.model import DoorId
+from vestibule_core.erasure import DAY
+from vestibule_core.link.code import EnrolmentCode
+from vestibule_core.model import DoorId, EventName, Now, read_clock
 
 
 class _Watched(Gateway):
     """A gateway whose strike and journal tell where an unlock is."""
 
-    def __init__(self, folder: Path, passing: Callable[[str], None], *, device_timed: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        passing: Callable[[str], None],
+        *,
+        device_timed: bool = True,
+        clock: Callable[[], Now] | None = None,
+    ) -> None:
         door = some_doors(1)[0]
         strike = core._MortalStrike(passing, device_timed=device_timed, log=folder / "pulses")
         strikes: dict[DoorId, Any] = {door.id: strike}
-        super().__init__(folder, strikes=strikes)
+        super().__init__(folder, strikes=strikes, clock=clock)
 
     async def watch(self, passing: Callable[[str], None]) -> None:
         self.journal._writer.db = core._Watched(self.journal._writer.db, passing)  # type: ignore[assignment]
@@ -66,6 +76,43 @@ async def replay_at_gateway(
         await gateway.controller.recorded()
         say(events=[event["outcome"] for event in (await admin.get("/v1/events?after=0")).json["events"]])
     say(spent=read_journal(place / "journal.db", "SELECT jti, state FROM spent ORDER BY rowid"))
+
+
+@core._job
+async def unlock_over_link(say: core.Say, folder: str, code: str, carrier: str, kill_at: str) -> None:
+    """Be linked with the cloud of a carrier, which is let in, and die at the named point of an unlock."""
+
+    def passing(point: str) -> None:
+        if point == kill_at:
+            core._die()
+
+    entered = EnrolmentCode.parse(code)
+    async with _Watched(Path(folder), passing, clock=read_clock) as gateway:
+        await gateway.allow(await gateway.pair(), Carrier(carrier))
+        await gateway.links.link(await gateway.links.meet(entered), entered.host)
+        await gateway.watch(passing)
+        say(door=gateway.door.id)
+        await asyncio.sleep(20)
+
+
+@core._job
+async def lock_out(say: core.Say, folder: str, code: str, carrier: str, issued: str) -> None:
+    """Accept a token of a linked carrier that is not in its day's list, and die as soon as the lock-out is told."""
+    entered, clock = EnrolmentCode.parse(code), Clock(wall=time.time())
+    async with _Watched(Path(folder), lambda _: None, clock=clock) as gateway:
+        admin = await gateway.pair()
+        await gateway.allow(admin, Carrier(carrier))
+        met = await gateway.links.meet(entered)
+        await gateway.links.link(met, entered.host)
+        await gateway.told(EventName.DOOR_RELEASED)
+        gateway.controller._telling._host = lambda _: core._die()  # type: ignore[method-assign]
+        say(bearer=admin.token)
+        clock.advance(1.1 * DAY)
+        await gateway.carriers.take_issued(met.issuer, issued, gateway.key)
+        say(never_issued=sorted(alarm for _, alarm in gateway.carriers.alarms))
+        clock.advance(DAY)
+        await gateway.carriers.look(met.issuer, asks=False)
+        say(survived=True)
 
 
 if __name__ == "__main__":

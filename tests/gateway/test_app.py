@@ -229,7 +229,7 @@ async def test_a_policy_that_cannot_be_read_keeps_the_gateway_shut(tmp_path):
         await gateway.journal.note({"policy": '{"version": 1, "from the future": []}'})
     status, said = await command("run", "--config", config)
     assert status == 2
-    assert "has noted of clients, policy or witnesses cannot be read" in said
+    assert "has noted of clients, policy, carriers or witnesses cannot be read" in said
     assert "use the version of vestibule-gateway that wrote it" in said
 
 

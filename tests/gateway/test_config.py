@@ -174,3 +174,36 @@ def test_one_board_under_two_names_would_have_one_relay_for_two_doors(one, other
     with pytest.raises(ConfigError, match=r"board\.two\.host: this board is \[board\.one\] already \(line 15\)"):
         parse(LEAST + boards)
     assert parse(LEAST + boards + "unit = 2\n").boards.keys() == {"b", "one", "two"}
+
+
+# ---- for linked carriers ----
+
+
+def test_a_door_may_have_a_position_and_the_gateway_a_time_zone():
+    config = read_config(EXAMPLE)
+    assert [door.position for door in config.doors] == [(52.52, 13.405), None, None]
+    assert config.time_zone == "Europe/Berlin"
+    assert parse(LEAST).time_zone is None
+
+
+@pytest.mark.parametrize(
+    "more, line, key",
+    [
+        ("latitude = 52.5", 8, "longitude: this is missing"),
+        ("longitude = 13", 8, "latitude: this is missing"),
+        ("latitude = 90.1\nlongitude = 0", 12, "latitude: this has to be degrees, -90 to 90"),
+        ("latitude = 0\nlongitude = -181", 13, "longitude: this has to be degrees, -180 to 180"),
+        ("latitude = nan\nlongitude = 0", 12, "latitude: this has to be degrees, -90 to 90"),
+        ('latitude = "52"\nlongitude = 0', 12, "latitude: this has to be degrees, -90 to 90"),
+    ],
+)
+def test_half_a_position_or_none_on_earth_is_refused(more, line, key):
+    with pytest.raises(ConfigError) as refused:
+        parse(LEAST + more)
+    assert f"line {line}: door.gate.{key}" in str(refused.value)
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "Europe", "", "../etc/passwd"])
+def test_a_time_zone_that_is_not_known_is_refused(zone):
+    with pytest.raises(ConfigError, match="line 2: time_zone: this has to be a time zone"):
+        parse(f'\ntime_zone = "{zone}"\n{LEAST}')

@@ -56,7 +56,7 @@ def test_the_limits_that_the_guide_names_are_the_programs():
         "requests without a known bearer, of one address": [limits.STRANGER_BURST, limits.STRANGER_PER_SECOND],
         "requests of a client": [limits.CLIENT_BURST, limits.CLIENT_PER_SECOND],
         "tokens of all carriers; of one": [intake.PER_SECOND, intake.OF_ONE],
-        "texts that are no genuine tokens, of one client for one carrier": [intake.FAILURES],
+        "texts that are no genuine tokens, of one client for one carrier, or on one link": [intake.FAILURES],
         "changes of the policy or of clients, by one client": [limits.CHANGE_BURST, limits.CHANGE_AGAIN],
         "streams": [stream.STREAMS, stream.OF_ONE_CLIENT, stream.QUEUE],
         "lines of log": [log.OF_A_KIND, log.OF_ALL, log.OF_ALL_PER_SECOND],

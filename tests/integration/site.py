@@ -36,6 +36,7 @@ from custom_components.vestibule.vestibule_core import b64url
 from custom_components.vestibule.vestibule_core.keys import Alg, SigningKey
 from custom_components.vestibule.vestibule_core.model import DoorId, Issuer, new_door_id
 from custom_components.vestibule.vestibule_core.token import Claims, Confirmations, DriverProof, issue
+from tests.link_cloud import LinkCloud
 
 
 class _Relay(Entity):
@@ -231,7 +232,7 @@ class Cloud:
 class Site:
     """The building entry with its doors and carriers."""
 
-    def __init__(self, hass: HomeAssistant, cloud: Cloud) -> None:
+    def __init__(self, hass: HomeAssistant, cloud: Cloud | LinkCloud) -> None:
         self.hass = hass
         self.cloud = cloud
         self.entry = MockConfigEntry(
@@ -271,6 +272,25 @@ class Site:
             "position_age": 30,
             "request_age": 120,
             "intake_key_sha256": "0" * 64,
+        }
+        self._add("carrier", name, defaults | data, cloud.issuer)
+
+    def add_linked_carrier(self, name: str, cloud: LinkCloud, **data: Any) -> None:
+        """Have a carrier as its form leaves it once it was enrolled by a code."""
+        if cloud.text is None:
+            cloud.text = cloud.key_set()  # the same one each time
+        defaults = {
+            "host": cloud.host,
+            "issuer": cloud.issuer,
+            "root": cloud.root.public.hex(),
+            "key_set": cloud.text,
+            "dropped": [],
+            "doors": list(self.doors),
+            "methods": ["passkey", "device_key"],
+            "distance": 75,
+            "accuracy": 50,
+            "position_age": 30,
+            "request_age": 120,
         }
         self._add("carrier", name, defaults | data, cloud.issuer)
 

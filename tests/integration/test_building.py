@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, time
+from time import time as seconds
 from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
@@ -38,6 +39,7 @@ from custom_components.vestibule.vestibule_core.model import (
 from custom_components.vestibule.vestibule_core.pin import Pin
 from custom_components.vestibule.vestibule_core.policy import Carrier, EvidenceLimits
 from custom_components.vestibule.vestibule_core.token import DriverProof
+from tests.link_cloud import DAY, Key, LinkCloud, b64
 
 DOOR, OTHER_DOOR = new_door_id(bytes(16)), new_door_id(bytes(15) + b"\1")
 KEY = SigningKey.generate()
@@ -132,6 +134,26 @@ def test_a_choice_is_named_after_its_days():
 
 
 # ---- doors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "stored, position",
+    [
+        (None, None),
+        ({"latitude": 52.5, "longitude": -13}, (52.5, -13.0)),
+        ({"latitude": "52.5", "longitude": 180, "radius": 3}, (52.5, 180.0)),
+    ],
+)
+def test_a_door_may_be_somewhere_else_than_home_assistant(stored, position):
+    assert read_door(position=stored).position == position
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [{"latitude": 91, "longitude": 0}, {"latitude": 0, "longitude": float("nan")}, {"latitude": 0}, [1], "here"],
+)
+def test_a_door_that_is_nowhere_on_earth_cannot_be_read(stored):
+    assert read_door(position=stored) is None
 
 
 def test_a_door_without_anything_optional_is_a_plain_one():
@@ -392,3 +414,104 @@ def test_a_strike_without_all_that_belongs_to_it_is_left_out():
 def test_two_doors_do_not_share_a_strike():
     setup = read(("door", STRIKE_DOOR_DATA), ("door", STRIKE_DOOR_DATA | {"door": OTHER_DOOR}))
     assert (list(setup.doors), list(setup.unreadable.values())) == ([DOOR], ["door 2"])
+
+
+# ---- carriers that are linked ---------------------------------------------------------------------------------------
+
+
+def linked_data(cloud: LinkCloud, **changes) -> dict:
+    """What is stored of a carrier that was enrolled by a code."""
+    terms = {name: value for name, value in CARRIER_DATA.items() if name not in ("jwk_set", "intake_key_sha256")}
+    kept = {"host": "swift.example", "root": cloud.root.public.hex(), "key_set": cloud.key_set(), "dropped": []}
+    return terms | {"issuer": cloud.issuer} | kept | changes
+
+
+def jwk(key: Key) -> dict[str, str]:
+    return {"kty": "OKP", "crv": "Ed25519", "x": b64(key.public)}
+
+
+def test_a_linked_carrier_is_known_by_its_key_set_each_key_for_its_time_and_has_no_intake_key():
+    cloud = LinkCloud()
+    setup = read(("carrier", linked_data(cloud)))
+    (carrier,) = setup.building.carriers.values()
+    (key,) = carrier.keys
+    now = seconds()
+    assert (key.kid, key.status) == (cloud.signing.kid, KeyStatus.ACTIVE)
+    assert [key.opens(now + days * DAY) for days in (-2, 0, 19, 21)] == [False, True, True, False]
+    assert setup.intake_keys == {}
+    enrolment = setup.enrolments[cloud.issuer]
+    assert (enrolment.host, enrolment.published.version, enrolment.root.public) == (
+        "swift.example", 1, cloud.root.public,
+    )  # fmt: skip
+
+
+def test_a_key_that_a_newer_set_has_left_out_is_known_as_revoked():
+    cloud, old = LinkCloud(), Key()
+    (carrier,) = read(("carrier", linked_data(cloud, dropped=[jwk(old)]))).building.carriers.values()
+    assert [(key.kid, key.status) for key in carrier.keys] == [
+        (cloud.signing.kid, KeyStatus.ACTIVE),
+        (old.kid, KeyStatus.REVOKED),
+    ]
+
+
+def test_a_set_that_has_expired_since_is_still_known_and_opens_nothing():
+    cloud, now = LinkCloud(), int(seconds())
+    text = cloud.key_set(iat=now - 30 * DAY, exp=now - 100)
+    (carrier,) = read(("carrier", linked_data(cloud, key_set=text))).building.carriers.values()
+    assert not any(key.opens(now) for key in carrier.keys)
+    assert all(key.opens(now - 200) for key in carrier.keys)
+
+
+def test_a_carrier_that_is_locked_out_says_so():
+    cloud = LinkCloud()
+    carrier = ConfigSubentry(
+        data=MappingProxyType(linked_data(cloud)), subentry_type="carrier", title="Swift", unique_id="1"
+    )
+    entry = MockConfigEntry(domain=DOMAIN, subentries_data=[carrier.as_dict()])
+    for locked_out in ({cloud.issuer}, set()):
+        (carrier,) = building_of(entry, UTC, (), locked_out).building.carriers.values()
+        assert carrier.locked_out is bool(locked_out)
+
+
+SWIFT = LinkCloud()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"key_set": ""},
+        {"key_set": None},
+        {"key_set": SWIFT.key_set(by=SWIFT.signing)},
+        {"key_set": SWIFT.key_set(iss="https://other.example")},
+        {"key_set": SWIFT.key_set(keys=[])[:-4]},
+        {"root": Key().public.hex()},
+        {"root": "00" * 32},
+        {"root": "x"},
+        {"issuer": "https://other.example"},
+        {"issuer": "swift"},
+        {"dropped": [{"kty": "OKP"}]},
+        {"dropped": "x"},
+    ],
+)
+def test_a_linked_carrier_that_cannot_be_read_is_left_out_whole(damage):
+    setup = read(("carrier", linked_data(SWIFT, **damage)), ("door", DOOR_DATA))
+    assert (setup.building.carriers, setup.enrolments) == ({}, {})
+    assert list(setup.unreadable.values()) == ["carrier 1"]
+    assert setup.doors, "and the rest is there"
+
+
+@pytest.mark.parametrize("lost", ["root", "key_set", "dropped", "doors", "methods"])
+def test_a_linked_carrier_that_lost_something_is_left_out_whole(lost):
+    data = linked_data(SWIFT)
+    del data[lost]
+    assert read(("carrier", data)).building.carriers == {}
+
+
+def test_no_carrier_can_have_the_key_of_one_that_is_linked():
+    """Attack 78: whichever way it is named."""
+    pasted = CARRIER_DATA | {"jwk_set": json.dumps({"keys": [jwk(SWIFT.signing)]})}
+    other = LinkCloud("https://other.example")
+    other.signing = SWIFT.signing
+    setup = read(("carrier", linked_data(SWIFT)), ("carrier", pasted), ("carrier", linked_data(other)))
+    assert setup.building.carriers.keys() == setup.enrolments.keys() == {SWIFT.issuer}
+    assert list(setup.unreadable.values()) == ["carrier 2", "carrier 3"]

@@ -34,6 +34,17 @@ async def test_a_genuine_token_opens_its_door_once(site, relay):
     assert relay.told == ["on"]
 
 
+CONFIRMED = {
+    "driver": "passkey",
+    "route": True,
+    "distance": 12,
+    "accuracy": 8,
+    "position_age": 3,
+    "request_age": 4,
+}
+"""The four confirmations as an event tells them: ID, route, position and time."""
+
+
 async def test_every_decision_and_outcome_is_told_once_on_the_bus(site):
     await site.present(await site.token())
     await site.present(await site.token(distance=400))
@@ -49,13 +60,14 @@ async def test_every_decision_and_outcome_is_told_once_on_the_bus(site):
             "stop": True,
             "sequence": sequence,
             "time": event.data["time"],
+            **confirmed,
         }
-        for event, (outcome, code, sequence) in zip(
+        for event, (outcome, code, sequence, confirmed) in zip(
             site.events,
             [
-                ("access_granted", "GRANTED", 1),
-                ("door_released", "GRANTED", 2),
-                ("access_denied", "POLICY_EVIDENCE", 3),
+                ("access_granted", "GRANTED", 1, {"confirmed": CONFIRMED}),
+                ("door_released", "GRANTED", 2, {}),
+                ("access_denied", "POLICY_EVIDENCE", 3, {"confirmed": CONFIRMED | {"distance": 400}}),
             ],
             strict=True,
         )

@@ -154,7 +154,7 @@ async def test_they_say_how_the_building_is_set_up_and_what_is_going_on(hass, si
     assert found["carriers"] == [
         {
             "doors": [1, 2],
-            "keys": [{"alg": "EdDSA", "status": "revoked"}],
+            "keys": [{"alg": "EdDSA", "status": "revoked", "from": 0, "until": None}],
             "hours": [],
             "rate": 7,
             "limits": {
@@ -164,6 +164,7 @@ async def test_they_say_how_the_building_is_set_up_and_what_is_going_on(hass, si
                 "position_age": 30,
                 "request_age": 120,
             },
+            "link": None,
         }
     ]
 

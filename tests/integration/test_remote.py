@@ -186,6 +186,7 @@ async def paired(hass: HomeAssistant, site: Site, gateway: Gateway) -> AsyncGene
     flow = await enter(hass, flow, await gateway.code("--trust"))
     assert flow["type"] is FlowResultType.CREATE_ENTRY, flow
     await hass.async_block_till_done()
+    await until(lambda: flow["result"].runtime_data.policy.version > 0)  # the time zone, and nobody yet
     yield Paired(site, gateway, flow["result"])
     await hass.config_entries.async_unload(flow["result"].entry_id)
 

@@ -11,7 +11,7 @@ from homeassistant.core import callback
 from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
 
 from custom_components.vestibule.vestibule_core.keys import SigningKey
-from tests.integration.test_config_flow import carrier_input, go_on, start
+from tests.integration.test_config_flow import carrier_input, go_on, start_by_keys
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ async def test_a_carriers_form_leaves_no_secret_behind(hass, site, said, caplog)
     private = "c2VjcmV0LXByaXZhdGUta2V5LW9mLXRoZS1jYXJyaWVy"
     pasted = json.dumps({"keys": [new.jwk() | {"d": private}]})
     typed = carrier_input(site.cloud, issuer="https://new.example", jwk_set=pasted)
-    flow = await start(hass, site, "carrier")
+    flow = await start_by_keys(hass, site)
     flow = await go_on(hass, flow, typed)
     assert private not in repr(hass.config_entries.subentries.async_progress())
     flow = await go_on(hass, flow, typed | {"jwk_set": json.dumps(new.jwk())})

@@ -25,6 +25,7 @@ async def test_it_counts_and_names_nobody(hass, site):
         "building": "working",
         "doors": 1,
         "carriers": 1,
+        "links": "0 of 0",
         "journal": "working",
         "journal_entries": 2,
         "lockdown": "off",

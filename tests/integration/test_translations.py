@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from custom_components.vestibule import actor, event, issues, services
+from custom_components.vestibule import actor, carrier_flow, event, issues, services
 from custom_components.vestibule.building import PersonsKept, ReleasesWhen, Returns
 from custom_components.vestibule.vestibule_core.api.pairing import CodeSlip
 from custom_components.vestibule.vestibule_core.doorstrike.wire import Rights
@@ -22,7 +22,7 @@ from custom_components.vestibule.vestibule_core.model import Code, ManualRule, M
 from custom_components.vestibule.vestibule_core.token import DriverProof
 
 PACKAGE = Path(actor.__file__).parent
-FORMS = ("config_flow", "forms", "gateway_flow", "strike_flow")
+FORMS = ("carrier_flow", "config_flow", "forms", "gateway_flow", "strike_flow")
 PLATFORMS = {"binary_sensor", "event", "lock", "select", "sensor", "switch"}
 LANGUAGES = sorted(path.stem for path in (PACKAGE / "translations").glob("*.json"))
 
@@ -75,7 +75,7 @@ def test_every_code_that_can_end_an_unlock_by_hand_has_a_message():
         code
         for code in Code
         if code.word in {"invalid_token", "already_used"} or code.startswith(("NONCE_", "POLICY_"))
-    } | {Code.NOT_SPENDER, Code.CLOCK_UNTRUSTED, Code.DELIVERIES_OFF}
+    } | {Code.NOT_SPENDER, Code.CLOCK_UNTRUSTED, Code.DELIVERIES_OFF, Code.CARRIER_LOCKED_OUT}
     assert actor._NOT_YOURS.keys() | actor._FAILED.keys() == set(Code) - by_token - {Code.GRANTED}
     assert not actor._NOT_YOURS.keys() & actor._FAILED.keys()
 
@@ -119,6 +119,7 @@ def test_every_step_and_error_of_a_form_has_its_text(name):
     kinds = ast.FunctionDef, ast.AsyncFunctionDef
     shared = [node for file in FORMS for kind in kinds for node in nodes(f"{file}.py", kind) if node.col_offset == 0]
     literals = {node.value for part in (*flow, *shared) for node in ast.walk(part) if isinstance(node, ast.Constant)}
+    literals |= {*carrier_flow._NOT_LINKED.values(), *carrier_flow._NOT_TAKEN.values()}
     patterns = [r"(\w+)_range" if name == "CarrierFlow" else "x", "key_set_.*", *slips(), *not_paired()]
     for error in strings["error"]:
         assert error in literals or any(re.fullmatch(pattern, error) for pattern in patterns), f"never shown: {error}"

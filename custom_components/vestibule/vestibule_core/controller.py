@@ -24,7 +24,6 @@ from .door_task import Access, DoorTask
 from .errors import Refused, StoreFailed
 from .history import RECENT, History
 from .journal import COPIED, Journal, Spend, SpentState
-from .keys import KeyStatus
 from .leaf import Person
 from .model import (
     AccessEvent,
@@ -368,6 +367,7 @@ class Controller:
             issuer=carrier.issuer,
             carrier=carrier.name,
             has_stop=True,
+            checks=claims.checks,
             origin=origin,
         )
         return Access(event, Opener(carrier.name), now, _person(unlock), unlock)
@@ -408,9 +408,6 @@ class Controller:
             return task.state.shut
         if self.by_hand.disputed:
             return Code.JOURNAL_DISPUTED
-        key = building.keys.get(access.token.key.kid)
-        if key is None or key.issuer != access.token.claims.issuer or key.status is KeyStatus.REVOKED:
-            return Code.KEY_REVOKED
         refused = self._judge(access.token, now, is_spent=spent)
         return refused.code if refused else None
 
@@ -447,7 +444,7 @@ class Controller:
 
     def came_of(self, access: Access, outcome: EventName, code: Code) -> None:
         """Record what came of a grant; nothing waits for it."""
-        event = replace(access.event, outcome=outcome, code=code, at=self._clock().wall)
+        event = replace(access.event, outcome=outcome, code=code, at=self._clock().wall, checks=None)
         if access.token is None:
             self._telling.record(event)
         else:
@@ -461,7 +458,7 @@ class Controller:
             return  # a loose contact must not fill the journal
         if access is not None:
             # In nobody's name: what follows of itself is not what somebody asked for.
-            self._telling.record(replace(access.event, outcome=what, at=at, origin=None))
+            self._telling.record(replace(access.event, outcome=what, at=at, checks=None, origin=None))
             return
         notes = self.by_hand.tampered(door) if what is EventName.DOOR_TAMPERED else {}
         self._telling.record(AccessEvent(outcome=what, door=door, at=at), notes=notes)
@@ -494,7 +491,7 @@ _SETTLED_AS: Final = {
 
 def _spend(unlock: UnlockToken) -> Spend:
     claims = unlock.claims
-    return Spend(claims.issuer, claims.jti, claims.door, claims.nonce)
+    return Spend(claims.issuer, claims.jti, claims.door, claims.nonce, claims.issued_at)
 
 
 def _person(unlock: UnlockToken) -> Person:

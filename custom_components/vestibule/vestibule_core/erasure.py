@@ -20,7 +20,7 @@ from .leaf import Person, read_json
 from .model import Issuer
 from .note import Checkpoint, NoteError
 from .schema import is_too_long
-from .token import spend_id
+from .token import erased_jti
 
 STEP: Final = 500
 """Rows that are looked at in one go."""
@@ -113,11 +113,6 @@ def erase(db: sqlite3.Connection, sequences: Iterable[int]) -> None:
         db.execute("DELETE FROM person WHERE seq = ?", (sequence,))
         if isinstance(jti := person.get("jti"), str) and (issuer := _issuer_of(person)) is not None:
             db.execute("UPDATE spent SET jti = ? WHERE iss = ? AND jti = ?", (erased_jti(issuer, jti), issuer, jti))
-
-
-def erased_jti(issuer: Issuer, jti: str) -> str:
-    """Return what stands for the id of a spent token whose person was deleted. No token can have such an id."""
-    return f"erased:{spend_id(issuer, jti).hex()}"
 
 
 # ---- a deletion, from its note to its end ----

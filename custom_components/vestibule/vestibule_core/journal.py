@@ -19,14 +19,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 from . import erasure, evidence
-from .erasure import EMPTY, Due, Subject, erased_jti
+from .erasure import EMPTY, Due, Subject
 from .errors import BackupRunning, JournalDamaged, JournalInUse, JournalMoved, Refused, StoreFailed
 from .evidence import DAMAGED, Broken, Entry, Header, Run
 from .leaf import Person
@@ -34,6 +34,7 @@ from .merkle import Tree
 from .model import AccessEvent, Code, DoorId, Issuer
 from .note import SignerKey
 from .schema import SIGNED_SINCE, held, is_damage, leave, log_pages, start_log, take, translated, words_of
+from .token import erased_jti
 from .writer import Notes, Writer, is_own
 
 _LOGGER = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ class Spend:
     jti: str
     door: DoorId
     nonce: str
+    issued_at: int | None = field(default=None, compare=False)
+    """Seconds since 1970 by the issuer's clock; None: it was spent before that was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,15 @@ class Accepted:
 
     spend: Spend
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptances:
+    """What was spent of one issuer since the journal was asked last."""
+
+    upto: int
+    """What to ask from the next time."""
+    spends: tuple[Spend, ...]
 
 
 type _Work = Callable[[Writer], Any]
@@ -214,6 +226,24 @@ class Journal:
         rows = self._writer.db.execute("SELECT iss, jti, door, non FROM spent WHERE state = 'SPENT' ORDER BY rowid")
         return [Spend(Issuer(iss), jti, DoorId(door), non) for iss, jti, door, non in rows]
 
+    def accepted(self, issuer: Issuer, after: int, most: int = 1000) -> asyncio.Future[Acceptances]:
+        """Return what was spent of an issuer's tokens after ``after``, a former ``upto`` (0: all), oldest first.
+
+        An id may have been erased (``token.spend_id_of``). Raises StoreFailed.
+        """
+
+        def work(writer: Writer) -> Acceptances:
+            newest = writer.db.execute("SELECT max(rowid) FROM spent").fetchone()[0] or 0
+            begin = after if after <= newest else 0  # the file was replaced by an older one
+            rows = writer.db.execute(
+                "SELECT rowid, iss, jti, door, non, iat FROM spent WHERE rowid > ? ORDER BY rowid LIMIT ?",
+                (begin, most),
+            ).fetchall()
+            spends = (Spend(Issuer(iss), *rest) for _, iss, *rest in rows if iss == issuer)
+            return Acceptances(rows[-1][0] if rows else begin, tuple(spends))
+
+        return self._submit(work, _Kind.READS)
+
     def spend(
         self,
         spend: Spend,
@@ -241,8 +271,8 @@ class Journal:
                 raise Refused(Code.ALREADY_SPENT)
             try:
                 writer.db.execute(
-                    "INSERT INTO spent VALUES(?, ?, ?, ?, ?, ?)",
-                    (spend.issuer, spend.jti, spend.door, spend.nonce, event.at, SpentState.SPENT),
+                    "INSERT INTO spent VALUES(?, ?, ?, ?, ?, ?, ?)",
+                    (spend.issuer, spend.jti, spend.door, spend.nonce, event.at, SpentState.SPENT, spend.issued_at),
                 )
             except sqlite3.IntegrityError as err:
                 raise Refused(Code.ALREADY_SPENT) from err

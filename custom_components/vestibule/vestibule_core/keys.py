@@ -25,7 +25,7 @@ from .errors import KeySetInvalid
 from .model import Issuer
 
 MAX_SET_BYTES = 16 * 1024
-MAX_KEYS = 8
+MAX_KEYS = 32
 
 
 class Alg(StrEnum):
@@ -57,6 +57,17 @@ class TrustedKey:
     alg: Alg
     public: PublicKey
     status: KeyStatus = KeyStatus.ACTIVE
+    valid_from: int = 0
+    """Seconds since 1970."""
+    valid_until: int | None = None
+    """Seconds since 1970: the first at which it opens nothing any more. None: until it is revoked, as a key that was
+    pasted. That of a root-signed set ends with its set at the latest, so that a set that is withheld helps no thief.
+    """
+
+    def opens(self, at: float) -> bool:
+        """Return whether its tokens open doors at ``at``, seconds since 1970 by our own clock (A.2 step 6)."""
+        in_time = self.valid_from <= at and (self.valid_until is None or at < self.valid_until)
+        return in_time and self.status is KeyStatus.ACTIVE
 
     def jwk(self) -> dict[str, str]:
         """Return the key as a JWK, with nothing but what names it."""

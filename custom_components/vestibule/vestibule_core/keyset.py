@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from . import jws
 from .curve import Flaw, flaw_of
 from .errors import KeySetInvalid, MalformedMessage, Refused
-from .keys import Alg, TrustedKey
+from .keys import Alg, KeyStatus, TrustedKey
 from .model import Issuer, issuer
 from .note import NoteError, VerifierKey
 from .strict import ANY_TEXT, Shape, choice, integer, listed, optional, parsed, raw, read_json, record
@@ -31,11 +31,14 @@ ISSUED_TYPE: Final = "door-issued+jwt"
 MAX_TEXT: Final = 8000
 """Characters of either: a frame of the link holds it."""
 MAX_KEYS: Final = 16
+MAX_DROPPED: Final = 16
+"""Keys of one carrier that are known as revoked. With those of a set, no more than a policy holds."""
 MAX_LIFETIME: Final = 35 * 86400
 """Seconds for which a set is believed, from the root's ``iat`` on."""
 MAX_JTIS: Final = 200
 """In one part of a list: its text has to stay under MAX_TEXT."""
-MAX_PARTS: Final = 1000
+MAX_PARTS: Final = 50
+"""Of a day's list for one building: ten thousand deliveries."""
 EARLY: Final = 300
 """Seconds by which the carrier's clock may be ahead of the building's."""
 AFTER_MIDNIGHT: Final = 600
@@ -99,12 +102,20 @@ class KeySet:
     next_root: bytes | None
     """SHA-256 of the only root that may come after this one."""
 
-    def trusted(self, now: int) -> tuple[TrustedKey, ...]:
-        """Return the keys whose tokens open doors at ``now``; none once the set is too old."""
+    @property
+    def trusted(self) -> tuple[TrustedKey, ...]:
+        """The keys that sign tokens, each for its time, which ends with the set's."""
         return tuple(
-            TrustedKey(key.kid, self.issuer, Alg.EDDSA, Ed25519PublicKey.from_public_bytes(key.public))
+            TrustedKey(
+                key.kid,
+                self.issuer,
+                Alg.EDDSA,
+                Ed25519PublicKey.from_public_bytes(key.public),
+                valid_from=key.valid_from,
+                valid_until=min(key.valid_until, self.expires_at),
+            )
             for key in self.keys
-            if key.use is Use.TOKENS and key.is_valid(now) and now < self.expires_at
+            if key.use is Use.TOKENS
         )
 
 
@@ -141,6 +152,15 @@ def succeed(newest: KeySet, public: bytes) -> Root:
 # ---- sets ----
 
 
+def replaced(before: Iterable[TrustedKey], after: KeySet) -> tuple[TrustedKey, ...]:
+    """Return the keys of ``after``, and those that were known ``before`` and are not in it as revoked: their tokens are
+    refused by name. Of more than MAX_DROPPED of these, the ones that come last in ``before`` are forgotten.
+    """
+    kept = {key.kid for key in after.trusted}
+    dropped = [replace(key, status=KeyStatus.REVOKED) for key in before if key.kid not in kept]
+    return (*after.trusted, *dropped[:MAX_DROPPED])
+
+
 def read(text: object, root: Root, newest: KeySet | None, now: int, others: Container[str] = ()) -> KeySet:
     """Return the set that ``text`` is, signed by ``root`` and not older than ``newest``.
 
@@ -148,9 +168,7 @@ def read(text: object, root: Root, newest: KeySet | None, now: int, others: Cont
     wrong_root, bad_signature, wrong_issuer, lifetime_too_long, expired, not_yet, older_version, same_version,
     duplicate_key, anothers_key, wrong_kid, weak_key, bad_coordinate, bad_times.
     """
-    published = _set(_verified(text, TYPE, root.public))
-    if published.issuer != root.issuer:
-        raise KeySetInvalid("wrong_issuer")
+    published = kept(text, root)
     for position, key in enumerate(published.keys, 1):
         if key.kid in others:
             raise KeySetInvalid("anothers_key", position)
@@ -163,6 +181,17 @@ def read(text: object, root: Root, newest: KeySet | None, now: int, others: Cont
     # The same set again is what every reconnection brings; two sets of one version are a root that signed both.
     if newest is not None and published.version == newest.version and published != newest:
         raise KeySetInvalid("same_version")
+    return published
+
+
+def kept(text: object, root: Root) -> KeySet:
+    """Return a set that was read before, out of what was kept: also if it is too old by now (its keys say so).
+
+    Raises KeySetInvalid.
+    """
+    published = _set(_verified(text, TYPE, root.public))
+    if published.issuer != root.issuer:
+        raise KeySetInvalid("wrong_issuer")
     return published
 
 
@@ -309,6 +338,7 @@ def _controller(text: str) -> VerifierKey:
 
 CONTROLLER: Final = parsed(_controller)
 ISSUER: Final = parsed(issuer)
+DAY: Final = parsed(_day)
 
 _KEY: Final = record(
     _key,
@@ -338,7 +368,7 @@ _ISSUED: Final = record(
     {
         "iss": ("issuer", ISSUER),
         "ctl": ("controller", CONTROLLER),
-        "day": parsed(_day),
+        "day": DAY,
         "iat": ("issued_at", _SECONDS),
         "part": integer(0, MAX_PARTS - 1),
         "parts": integer(1, MAX_PARTS),

@@ -115,6 +115,7 @@ class Code(StrEnum):
     DELIVERIES_OFF = "DELIVERIES_OFF", Word.REFUSED
     TAMPERED = "TAMPERED", Word.REFUSED
     JOURNAL_DISPUTED = "JOURNAL_DISPUTED", Word.REFUSED
+    CARRIER_LOCKED_OUT = "CARRIER_LOCKED_OUT", Word.REFUSED
     # By hand only.
     MANUAL_NOT_ALLOWED = "MANUAL_NOT_ALLOWED", Word.REFUSED
     PIN_MISSING = "PIN_MISSING", Word.REFUSED
@@ -255,6 +256,15 @@ class EventName(StrEnum):
     CLIENT_REMOVED = "client_removed"
     """A program may do nothing at a gateway any more."""
 
+    CARRIER_LINKED = "carrier_linked"
+    """A link to a carrier's cloud was set up, with the carrier's enrolment code."""
+    CARRIER_UNLINKED = "carrier_unlinked"
+    """The link to a carrier's cloud was removed."""
+    CARRIER_LOCKED_OUT = "carrier_locked_out"
+    """Tokens were accepted that a carrier's cloud says it never issued: none of its tokens opens a door from now on."""
+    CARRIER_APPROVED = "carrier_approved"
+    """An administrator has looked at that, and the carrier's tokens open doors again."""
+
 
 class DoorMode(StrEnum):
     """What a door does with those who want in, until told otherwise (ONVIF door control: DoorMode)."""
@@ -380,6 +390,25 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Checks:
+    """What a carrier's cloud says of its four confirmations, as far as it is told: no place, no pseudonym.
+
+    That the token named a stop of a route says ``AccessEvent.has_stop``.
+    """
+
+    driver: str
+    """How the driver proved who it is: a value of ``token.DriverProof``."""
+    distance: int
+    """Metres between the phone and the door."""
+    accuracy: int
+    """Metres."""
+    position_age: int
+    """Seconds."""
+    request_age: int
+    """Seconds between the driver's request and the token, both by the issuer's clock."""
+
+
+@dataclass(frozen=True, slots=True)
 class AccessEvent:
     """One line of the building's history, and the only shape in which it is told.
 
@@ -402,6 +431,8 @@ class AccessEvent:
     carrier: str | None = None
     """The carrier's name as the manager wrote it."""
     has_stop: bool = False
+    checks: Checks | None = None
+    """Of a decision on a token, as long as that is kept: not in the journal's leaf, but where it can be deleted."""
     sequence: int | None = None
     count: int | None = None
     """How many refusals a summary sums up, or how many attempts without a key a strike has counted; None for everything

@@ -69,6 +69,8 @@ class Carrier:
     """When it may deliver, at any door; the door's own hours hold as well."""
     rate: int | None = None
     """Accesses at one door within an hour; None: as many as it likes."""
+    locked_out: bool = False
+    """Tokens were accepted that its cloud says it never issued, and no administrator has looked yet (protocol E)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +125,16 @@ def judge(
     *,
     is_spent: bool = False,
 ) -> Decision | None:
-    """Return why the building refuses a genuine token, None if it does not: steps 7 to 10 of A.2, in this order.
+    """Return why the building refuses a genuine token, None if it does not: steps 7 to 10 of A.2, in this order, and
+    of step 6 the key's status once more, with its time.
 
     ``state`` is what is known of the token's door (None: not a door of ours), ``newest`` the newest time in the journal
     (seconds since 1970). ``is_spent``: the token is spent and counted, by itself, and is judged once more.
     """
     claims = unlock.claims
+    key = building.keys.get(unlock.key.kid)  # it may have been revoked since the signature was verified
+    if key is None or key.issuer != claims.issuer or not key.opens(now.wall):  # 6
+        return Decision(Code.KEY_REVOKED, claims.door)
     door = building.doors.get(claims.door)
     if door is None or state is None:  # 7
         return Decision(Code.NOT_SPENDER if claims.door in building.elsewhere else Code.WRONG_DOOR, claims.door)
@@ -137,6 +143,8 @@ def judge(
     if code := challenge.check(challenge_secret, claims.door, claims.issuer, now.boot, claims.nonce):  # 8
         return Decision(code, claims.door)
     carrier = building.carriers[claims.issuer]  # 10
+    if carrier.locked_out:
+        return Decision(Code.CARRIER_LOCKED_OUT, claims.door)
     if claims.door not in carrier.doors:
         return Decision(Code.POLICY_CARRIER_DOOR, claims.door)
     if limit := carrier.limits.exceeded(claims.confirmations, claims.issued_at):

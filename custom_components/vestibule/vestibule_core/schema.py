@@ -35,6 +35,8 @@ _MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     # 0.2.0: signed checkpoints (the journal makes the first one) and the newest entries of a door without a search.
     ("CREATE INDEX leaf_door ON leaf(CAST(bytes AS TEXT) ->> '$.door')",),
+    # 0.4.0: when a token was issued, for the day whose list has to have it (protocol E).
+    ("ALTER TABLE spent ADD COLUMN iat INTEGER",),
 )
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
 SIGNED_SINCE: Final = 2

@@ -22,7 +22,7 @@ from typing import Any, Final
 from . import b64url
 from .errors import Refused
 from .keys import KeyStatus, SigningKey, TrustedKey
-from .model import Code, DoorId, Issuer
+from .model import Checks, Code, DoorId, Issuer
 
 TYPE: Final = "door-unlock+jwt"
 MAX_LENGTH: Final = 1500
@@ -71,6 +71,13 @@ class Claims:
     confirmations: Confirmations
     evidence: str | None = None
 
+    @property
+    def checks(self) -> Checks:
+        """What may be told of the confirmations."""
+        said = self.confirmations
+        age = self.issued_at - said.requested_at
+        return Checks(said.driver.value, said.distance, said.accuracy, said.position_age, age)
+
 
 @dataclass(frozen=True, slots=True)
 class UnlockToken:
@@ -102,6 +109,21 @@ class SignedRefusal(Refused):
 def spend_id(issuer: Issuer, jti: str) -> bytes:
     """Return the 16 bytes that name a spend to strikes and in the journal (protocol B.2)."""
     return hashlib.sha256(b"spend\0%b\0%b" % (issuer.encode(), jti.encode())).digest()[:16]
+
+
+_ERASED: Final = "erased:"
+
+
+def erased_jti(issuer: Issuer, jti: str) -> str:
+    """Return what stands for the id of a spent token whose person was deleted. No token can have such an id."""
+    return f"{_ERASED}{spend_id(issuer, jti).hex()}"
+
+
+def spend_id_of(issuer: Issuer, stored: str) -> bytes:
+    """Return ``spend_id`` of a spent token by its id as it is stored: as it was, or erased."""
+    if stored.startswith(_ERASED):
+        return bytes.fromhex(stored.removeprefix(_ERASED))
+    return spend_id(issuer, stored)
 
 
 def verify(
@@ -153,10 +175,15 @@ def claimed_door(text: object) -> DoorId | None:
 
     Nothing is verified: it tells to which controller a text is to be carried, and nothing else may depend on it.
     """
+    return said.door if (said := claimed(text)) is not None else None
+
+
+def claimed(text: object) -> Claims | None:
+    """Return what ``text`` says; None if it is no token. Nothing is verified: for a text that once was, or is to be."""
     if type(text) is not str or len(text) > MAX_LENGTH or not text.isascii() or text.count(".") != 2:
         return None
     try:
-        return _claims(_decode(text.encode().split(b".")[1])).door
+        return _claims(_decode(text.encode().split(b".")[1]))
     except Refused:
         return None
 

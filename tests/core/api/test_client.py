@@ -25,6 +25,7 @@ from tests.core.api.test_messages import (
     KEY,
     PERSON,
     STANDING,
+    STANDS,
 )
 from tests.core.api.test_messages import PERSON_JSON as PERSON_WRITTEN
 from vestibule_core.api import client as module
@@ -138,7 +139,7 @@ SOME_POLICY = policy(carrier(limits=EvidenceLimits()))
 CALLS = [
     # call, method, path with its query, body, answer, result
     (lambda it: it.info(), "GET", "/v1/info", None, {"id": ID, "version": "1", "pair": False}, Info(ID, "1")),
-    (lambda it: it.doors(), "GET", "/v1/doors", None, DOORS_JSON, Doors(doors=(DOOR,), **STANDING)),
+    (lambda it: it.doors(), "GET", "/v1/doors", None, DOORS_JSON, Doors(doors=(DOOR,), **STANDS)),
     (lambda it: it.challenge(FRONT, NORTH), "POST", f"/v1/doors/{FRONT}/challenge", {"iss": NORTH},
      {"non": "n", "ttl": 60}, ChallengeAnswer("n", 60)),
     (lambda it: it.policy(), "GET", "/v1/policy", None,
@@ -475,7 +476,7 @@ async def test_no_error_shows_the_bearer(session, client, gateway, identities, i
 
 # ---- the stream ----
 
-HELLO = Hello(doors=(DOOR,), **STANDING, id=ID, name="Parcel room", version="1", policy=PolicyMark(0, False), next=None)
+HELLO = Hello(doors=(DOOR,), **STANDS, id=ID, name="Parcel room", version="1", policy=PolicyMark(0, False), next=None)
 
 
 def streams(*frames, then=None, heartbeat=None):

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.api.documents import DOORS, ISSUERS, JUNK, carrier, policy, spoilt
-from vestibule_core import wire
+from vestibule_core import reconcile, wire
 from vestibule_core.api import messages
 from vestibule_core.api.messages import (
     MAX_CLIENTS,
     Admission,
     Answer,
+    CarrierAlarm,
     ChallengeAnswer,
     ChallengeRequest,
     Client,
@@ -61,6 +62,7 @@ from vestibule_core.errors import MalformedMessage
 from vestibule_core.model import (
     AccessEvent,
     Actor,
+    Checks,
     Code,
     Decision,
     Door,
@@ -74,6 +76,7 @@ from vestibule_core.model import (
     Sense,
     Sensor,
     Word,
+    issuer,
 )
 from vestibule_core.nnpsk0 import MAX_PAYLOAD
 from vestibule_core.note import SignerKey
@@ -190,7 +193,9 @@ STANDING = {
     "clock_trusted": True,
     "journal_failed": False,
     "disputed": False,
+    "alarms": [{"iss": "https://parcels.example", "alarm": "never_issued"}],
 }
+STANDS = STANDING | {"alarms": (CarrierAlarm(issuer("https://parcels.example"), reconcile.Alarm.NEVER_ISSUED),)}
 EVENT = AccessEvent(
     outcome=EventName.ACCESS_GRANTED,
     door=DOORS[0],
@@ -202,6 +207,7 @@ EVENT = AccessEvent(
     issuer=ISSUERS[0],
     carrier="North",
     has_stop=True,
+    checks=Checks("passkey", 12, 8, 3, -4),
     sequence=7,
     origin="ref-1",
 )
@@ -216,6 +222,7 @@ EVENT_JSON = {
     "issuer": ISSUERS[0],
     "carrier": "North",
     "stop": True,
+    "checks": {"driver": "passkey", "distance": 12, "accuracy": 8, "position_age": 3, "request_age": -4},
     "count": None,
     "slot": None,
     "spend_id": "000102030405060708090a0b0c0d0e0f",
@@ -223,7 +230,7 @@ EVENT_JSON = {
 }
 BARE_EVENT = AccessEvent(EventName.REFUSALS_COUNTED, None, 0.0, count=3)
 BARE_EVENT_JSON = dict.fromkeys(EVENT_JSON) | {"outcome": "refusals_counted", "at": 0.0, "stop": False, "count": 3}
-del BARE_EVENT_JSON["ref"]
+del BARE_EVENT_JSON["ref"], BARE_EVENT_JSON["checks"]
 NEXT = NextCertificate(bytes(32), "a note")
 NEXT_JSON = {"fp": "00" * 32, "note": "a note"}
 CLIENT = Client(client_id("0" * 16), "Home Assistant", frozenset(Scope), frozenset(ISSUERS))
@@ -270,7 +277,7 @@ EXAMPLES = [
     ("CLIENT_CHANGE", ClientChange(frozenset({Scope.PRESENT}), None), {"scopes": ["present"], "issuers": None}),
     ("CLIENT_CHANGE", ClientChange(frozenset(), frozenset()), {"scopes": [], "issuers": []}),
     ("CLIENT_TAKEN", ClientTaken(True, 86400), {"pending": True, "seconds_left": 86400}),
-    ("DOORS", Doors(doors=(DOOR, BARE), **STANDING), {"doors": [DOOR_JSON, BARE_JSON], **STANDING}),
+    ("DOORS", Doors(doors=(DOOR, BARE), **STANDS), {"doors": [DOOR_JSON, BARE_JSON], **STANDING}),
     ("CHALLENGE_REQUEST", ChallengeRequest(ISSUERS[0]), {"iss": ISSUERS[0]}),
     ("CHALLENGE_ANSWER", ChallengeAnswer("n" * 22, 60), wire.challenge_answer("n" * 22, 60)),
     ("UNLOCK_REQUEST", UnlockRequest("a.b.c"), {"token": "a.b.c"}),
@@ -323,7 +330,7 @@ EXAMPLES = [
     (
         "FRAME",
         Hello(
-            doors=(DOOR,), **STANDING, id=ID, name="Parcel room", version="0.6.0", policy=PolicyMark(7, True), next=NEXT
+            doors=(DOOR,), **STANDS, id=ID, name="Parcel room", version="0.6.0", policy=PolicyMark(7, True), next=NEXT
         ),
         {
             "type": "hello",
@@ -340,7 +347,7 @@ EXAMPLES = [
     ("FRAME", DoorChanged(DOOR), {"type": "door", "door": DOOR_JSON}),
     (
         "FRAME",
-        messages.BuildingChanged(**STANDING, policy=PolicyMark(0, False), next=None),
+        messages.BuildingChanged(**STANDS, policy=PolicyMark(0, False), next=None),
         {"type": "building", **STANDING, "policy": {"version": 0, "pending": False}, "next": None},
     ),
     ("FRAME", DoorsChanged((BARE,)), {"type": "doors", "doors": [BARE_JSON]}),

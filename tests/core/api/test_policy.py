@@ -57,6 +57,13 @@ def test_the_document_says_what_it_says():
     }
 
 
+def test_the_document_says_how_long_a_key_is_good():
+    timed = replace(key(NORTH, 1), valid_from=7, valid_until=9)
+    one = policy(carrier(keys=[key(NORTH, 0), timed]))
+    assert POLICY.write(one)["carriers"][0]["times"] == [{"kid": KIDS[NORTH][1], "from": 7, "until": 9}]
+    assert parse(encode(one)) == one
+
+
 @given(policies())
 def test_any_policy_is_read_as_it_was_written(one):
     assert parse(encode(one)) == one
@@ -101,6 +108,9 @@ REFUSED = [
     (document(keys='{"keys":[{"kty":"OKP","crv":"Ed25519","x":"' + "A" * 43 + '"}]}'), "a key that proves nothing"),
     (document(revoked=[KIDS[NORTH][1]]), "revoked is a key that is not there"),
     (document(revoked=["x"]), "revoked is no thumbprint"),
+    (document(times=[{"kid": KIDS[NORTH][1], "from": 0, "until": 1}]), "a time of a key that is not there"),
+    (document(times=[{"kid": KIDS[NORTH][0], "from": 0, "until": 1}] * 2), "two times of a key"),
+    (document(times=None), "null is no time"),
     (document(doors=[DOORS[0], DOORS[0]]), "a door twice"),
     (document(doors=["front"]), "no door"),
     (document(rate=-1), "a rate below nothing"),
@@ -294,6 +304,26 @@ def test_a_key_that_is_new_waits_and_one_that_is_revoked_is_revoked():
     before = carrier(keys=[key(NORTH, 0), key(NORTH, 1)])
     after = carrier(keys=[key(NORTH, 0, KeyStatus.REVOKED), key(NORTH, 2)])
     assert meet(policy(before), policy(after)).carriers[0].keys == (key(NORTH, 0, KeyStatus.REVOKED),)
+
+
+@pytest.mark.parametrize(
+    "before, after, is_more, meanwhile",
+    [
+        ((0, None), (5, 9), False, (5, 9)),
+        ((5, 9), (5, 9), False, (5, 9)),
+        ((5, 9), (6, 8), False, (6, 8)),
+        ((5, 9), (4, 9), True, (5, 9)),
+        ((5, 9), (5, 10), True, (5, 9)),
+        ((5, 9), (6, None), True, (6, 9)),
+        ((5, None), (4, 7), True, (5, 7)),
+    ],
+)
+def test_a_key_that_is_to_be_good_for_longer_waits(before, after, is_more, meanwhile):
+    def timed(times):
+        return policy(carrier(keys=[replace(key(NORTH, 0), valid_from=times[0], valid_until=times[1])]))
+
+    assert widened(timed(before), timed(after)) == (("North: a key for longer",) if is_more else ())
+    assert meet(timed(before), timed(after)) == timed(meanwhile)
 
 
 def test_a_revoked_key_does_not_come_back_before_its_time():

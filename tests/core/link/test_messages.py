@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from dataclasses import replace
+from datetime import date
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,6 +18,7 @@ from vestibule_core.link.messages import (
     FROM_CONTROLLER,
     Accepted,
     AskChallenge,
+    AskList,
     Begin,
     Challenge,
     Greeting,
@@ -206,7 +208,7 @@ def test_whatever_a_controller_signs_in_a_member_raises_nothing_else(member, val
 # ---- frames ----
 
 FROM_THE_CLOUD = [
-    Begin(N),
+    Begin(N, A, "Swift Parcels"),
     AskChallenge(0, DOOR),
     Unlock(2**31 - 1, "token"),
     Keys(bytes(32), "set"),
@@ -221,6 +223,7 @@ FROM_THE_CONTROLLER = [
     Outcome(1, Word.GRANTED, Code.GRANTED),
     Outcome(1, Word.INVALID_TOKEN),
     Accepted(N, DOOR, Code.GRANTED),
+    AskList(date(2026, 11, 23)),
     Pong(),
 ]
 

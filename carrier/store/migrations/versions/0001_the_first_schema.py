@@ -14,6 +14,25 @@ depends_on = None
 def upgrade() -> None:
     """Go forward. There is no way back but the backup."""
     op.create_table(
+        "alarm",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("building_id", sa.String(length=40), nullable=True),
+        sa.Column("subject", sa.String(length=60), nullable=False),
+        sa.Column("detail", sa.JSON(), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("seen_by", sa.String(length=60), nullable=True),
+        sa.CheckConstraint(
+            "kind IN ('never_issued', 'contradicted', 'second_link', 'door_of_another')", name=op.f("ck_alarm_kind")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_alarm")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(
+        op.f("ix_alarm_building_id_kind_subject"), "alarm", ["building_id", "kind", "subject"], unique=False
+    )
+    op.create_table(
         "api_key",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -36,17 +55,14 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_audit_subject"), "audit", ["subject"], unique=False)
-
     op.create_table(
         "building",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("zone", sa.String(length=64), nullable=False),
-        sa.Column("controller_key", sa.Text(), nullable=False),
         sa.Column("enrolled_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_building")),
-        sa.UniqueConstraint("controller_key", name=op.f("uq_building_controller_key")),
     )
     op.create_table(
         "driver",
@@ -62,12 +78,19 @@ def upgrade() -> None:
         "key_set",
         sa.Column("version", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("root", sa.LargeBinary(), nullable=False),
         sa.Column("kids", sa.JSON(), nullable=False),
         sa.Column("root_kid", sa.String(length=43), nullable=False),
         sa.Column("next_root", sa.String(length=43), nullable=True),
         sa.Column("iat", sa.BigInteger(), nullable=False),
         sa.Column("exp", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("version", name=op.f("pk_key_set")),
+    )
+    op.create_table(
+        "replica",
+        sa.Column("id", sa.String(length=22), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_replica")),
     )
     op.create_table(
         "request",
@@ -93,7 +116,6 @@ def upgrade() -> None:
     op.create_index(op.f("ix_request_device_id_asked_at"), "request", ["device_id", "asked_at"], unique=False)
     op.create_index(op.f("ix_request_driver_id"), "request", ["driver_id"], unique=False)
     op.create_index(op.f("ix_request_state"), "request", ["state"], unique=False)
-
     op.create_table(
         "signing_key",
         sa.Column("kid", sa.String(length=43), nullable=False),
@@ -109,6 +131,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("kid", name=op.f("pk_signing_key")),
     )
     op.create_table(
+        "building_invitation",
+        sa.Column("secret_sha256", sa.LargeBinary(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("building_id", sa.String(length=40), nullable=True),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("used_by", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["building_id"], ["building.id"], name=op.f("fk_building_invitation_building_id")),
+        sa.PrimaryKeyConstraint("secret_sha256", name=op.f("pk_building_invitation")),
+    )
+    op.create_table(
         "ceremony",
         sa.Column("challenge_sha256", sa.LargeBinary(), nullable=False),
         sa.Column("kind", sa.String(length=10), nullable=False),
@@ -121,7 +154,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("challenge_sha256", name=op.f("pk_ceremony")),
     )
     op.create_index(op.f("ix_ceremony_driver_id"), "ceremony", ["driver_id"], unique=False)
-
+    op.create_table(
+        "controller",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("building_id", sa.String(length=40), nullable=False),
+        sa.Column("enrolled_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["building_id"], ["building.id"], name=op.f("fk_controller_building_id")),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_controller")),
+    )
+    op.create_index(op.f("ix_controller_building_id"), "controller", ["building_id"], unique=False)
     op.create_table(
         "device",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -138,7 +180,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("credential_id", name=op.f("uq_device_credential_id")),
     )
     op.create_index(op.f("ix_device_driver_id"), "device", ["driver_id"], unique=False)
-
     op.create_table(
         "door",
         sa.Column("id", sa.String(length=31), nullable=False),
@@ -151,7 +192,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_door")),
     )
     op.create_index(op.f("ix_door_building_id"), "door", ["building_id"], unique=False)
-
     op.create_table(
         "evidence",
         sa.Column("request_id", sa.String(length=40), nullable=False),
@@ -162,7 +202,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("request_id", name=op.f("pk_evidence")),
     )
     op.create_index(op.f("ix_evidence_delete_after"), "evidence", ["delete_after"], unique=False)
-
     op.create_table(
         "invitation",
         sa.Column("secret_sha256", sa.LargeBinary(), nullable=False),
@@ -173,7 +212,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("secret_sha256", name=op.f("pk_invitation")),
     )
     op.create_index(op.f("ix_invitation_driver_id"), "invitation", ["driver_id"], unique=False)
-
     op.create_table(
         "issued",
         sa.Column("jti", sa.String(length=22), nullable=False),
@@ -186,7 +224,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("request_id", name=op.f("uq_issued_request_id")),
     )
     op.create_index(op.f("ix_issued_building_id_iat"), "issued", ["building_id", "iat"], unique=False)
-
     op.create_table(
         "pseudonym",
         sa.Column("kind", sa.String(length=3), nullable=False),
@@ -212,7 +249,26 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_route")),
     )
     op.create_index(op.f("ix_route_driver_id_day"), "route", ["driver_id", "day"], unique=False)
-
+    op.create_table(
+        "door_controller",
+        sa.Column("door_id", sa.String(length=31), nullable=False),
+        sa.Column("controller_key", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["controller_key"], ["controller.key"], name=op.f("fk_door_controller_controller_key")),
+        sa.ForeignKeyConstraint(["door_id"], ["door.id"], name=op.f("fk_door_controller_door_id")),
+        sa.PrimaryKeyConstraint("door_id", "controller_key", name=op.f("pk_door_controller")),
+    )
+    op.create_index(op.f("ix_door_controller_controller_key"), "door_controller", ["controller_key"], unique=False)
+    op.create_table(
+        "link",
+        sa.Column("controller_key", sa.Text(), nullable=False),
+        sa.Column("replica", sa.String(length=22), nullable=False),
+        sa.Column("connection", sa.String(length=22), nullable=False),
+        sa.Column("inst", sa.String(length=22), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["controller_key"], ["controller.key"], name=op.f("fk_link_controller_key")),
+        sa.PrimaryKeyConstraint("controller_key", name=op.f("pk_link")),
+    )
+    op.create_index(op.f("ix_link_replica"), "link", ["replica"], unique=False)
     op.create_table(
         "outcome",
         sa.Column("jti", sa.String(length=22), nullable=False),
@@ -232,7 +288,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("secret_sha256", name=op.f("pk_session")),
     )
     op.create_index(op.f("ix_session_device_id"), "session", ["device_id"], unique=False)
-
     op.create_table(
         "stop",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -250,7 +305,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("route_id", "seq", name=op.f("uq_stop_route_id_seq")),
     )
     op.create_index(op.f("ix_stop_building_id"), "stop", ["building_id"], unique=False)
-
     op.create_table(
         "stop_door",
         sa.Column("stop_id", sa.String(length=40), nullable=False),

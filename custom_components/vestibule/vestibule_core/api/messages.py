@@ -19,6 +19,7 @@ from ..leaf import LATEST
 from ..model import (
     AccessEvent,
     Actor,
+    Checks,
     Code,
     Decision,
     Door,
@@ -36,9 +37,11 @@ from ..model import (
 )
 from ..note import NoteError, VerifierKey, open_note
 from ..proof import EntryProof
+from ..reconcile import Alarm as ReconcileAlarm
 from ..strict import (
     ANY_TEXT,
     FLAG,
+    MAX_INTEGER,
     Message,
     Shape,
     choice,
@@ -57,6 +60,7 @@ from ..strict import (
     text,
 )
 from ..strike import Capabilities
+from ..token import DriverProof
 from ..wire import MAX_REQUEST
 from ..witness import MAX_GROWN, Grown
 from .policy import DOOR_ID, ISSUER, MAX_POLICY, POLICY, Policy
@@ -68,6 +72,7 @@ MAX_WITNESS: Final = 32 * 1024
 MAX_EVENTS: Final = 500
 """Events in one answer."""
 MAX_DOORS: Final = 1024
+MAX_ALARMS: Final = 64
 MAX_CLIENTS: Final = 64
 """So many of the longest names still fit into the answer to pairing."""
 
@@ -401,6 +406,14 @@ DOOR: Final = record(
 _DOORS: Final = listed(DOOR, MAX_DOORS)
 
 
+@dataclass(frozen=True, slots=True)
+class CarrierAlarm:
+    """What somebody has to know of a carrier whose cloud the gateway has a link to."""
+
+    issuer: Issuer
+    alarm: ReconcileAlarm
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """How the gateway as a whole is."""
@@ -414,6 +427,7 @@ class Standing:
     journal_failed: bool
     disputed: bool
     """Its journal does not go on from what somebody holds of it, and nobody has confirmed that."""
+    alarms: tuple[CarrierAlarm, ...] = ()
 
 
 _STANDING: Final[dict[str, Shape[Any]]] = {
@@ -423,6 +437,7 @@ _STANDING: Final[dict[str, Shape[Any]]] = {
     "clock_trusted": FLAG,
     "journal_failed": FLAG,
     "disputed": FLAG,
+    "alarms": listed(record(CarrierAlarm, {"iss": ("issuer", ISSUER), "alarm": choice(ReconcileAlarm)}), MAX_ALARMS),
 }
 
 
@@ -695,6 +710,16 @@ def _event(ref: str | None, **rest: Any) -> AccessEvent:
     return AccessEvent(**rest, origin=ref)
 
 
+_CHECKS: Final = record(
+    Checks,
+    {
+        "driver": parsed(lambda spelt: DriverProof(spelt).value),
+        "distance": _COUNT,
+        "accuracy": _COUNT,
+        "position_age": _COUNT,
+        "request_age": integer(-MAX_INTEGER),
+    },
+)
 EVENT: Final = record(
     _event,
     {
@@ -708,6 +733,7 @@ EVENT: Final = record(
         "issuer": optional(ISSUER),
         "carrier": optional(_NAME),
         "stop": ("has_stop", FLAG),
+        "checks": if_known(_CHECKS),
         "count": optional(_COUNT),
         "slot": optional(integer(0, 255)),
         "spend_id": optional(hexadecimal(16)),

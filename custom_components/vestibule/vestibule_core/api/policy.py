@@ -20,7 +20,7 @@ from ..hours import NEVER, Day, Hours, common, is_within
 from ..keys import MAX_KEYS, MAX_SET_BYTES, KeyStatus, TrustedKey, import_jwk_set
 from ..model import Issuer, door_id, issuer
 from ..policy import Building, Carrier, EvidenceLimits
-from ..strict import Message, choice, collected, integer, listed, optional, parsed, record, text
+from ..strict import Message, choice, collected, if_known, integer, listed, optional, parsed, record, text
 from ..token import DriverProof
 
 MAX_POLICY: Final = 64 * 1024
@@ -93,14 +93,46 @@ def _revoked(carrier: Carrier) -> frozenset[str]:
     return frozenset(key.kid for key in carrier.keys if key.status is KeyStatus.REVOKED)
 
 
-def _carrier(issuer: Issuer, keys: str, revoked: frozenset[str], **rest: Any) -> Carrier:
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """When a key's tokens open doors: seconds since 1970, the end excluded."""
+
+    kid: str
+    valid_from: int
+    valid_until: int | None
+
+
+def _times(carrier: Carrier) -> tuple[_Times, ...] | None:
+    """Return the times of the keys that have one; None: none has."""
+    times = tuple(
+        _Times(key.kid, key.valid_from, key.valid_until)
+        for key in carrier.keys
+        if key.valid_from or key.valid_until is not None
+    )
+    return times or None
+
+
+def _carrier(
+    issuer: Issuer, keys: str, revoked: frozenset[str], times: tuple[_Times, ...] | None, **rest: Any
+) -> Carrier:
     try:
         imported = import_jwk_set(keys, issuer)
     except KeySetInvalid as err:
         raise MalformedMessage(f"keys: {err}") from err
     if not revoked <= {key.kid for key in imported}:
         raise MalformedMessage("revoked: a key that the carrier does not have")
-    trusted = (replace(key, status=KeyStatus.REVOKED) if key.kid in revoked else key for key in imported)
+    time_of = {each.kid: each for each in times or ()}
+    if len(time_of) != len(times or ()) or not time_of.keys() <= {key.kid for key in imported}:
+        raise MalformedMessage("times: of a key that the carrier does not have, or twice")
+    trusted = (
+        replace(
+            key,
+            status=KeyStatus.REVOKED if key.kid in revoked else KeyStatus.ACTIVE,
+            valid_from=time_of[key.kid].valid_from if key.kid in time_of else 0,
+            valid_until=time_of[key.kid].valid_until if key.kid in time_of else None,
+        )
+        for key in imported
+    )
     return Carrier(issuer=issuer, keys=tuple(trusted), **rest)
 
 
@@ -133,6 +165,14 @@ _LIMITS: Final = record(
         "request_age": integer(0, _MOST),
     },
 )
+_TIMES: Final = record(
+    _Times,
+    {
+        "kid": parsed(_kid),
+        "from": ("valid_from", integer(0, 2**53 - 1)),
+        "until": ("valid_until", optional(integer(0, 2**53 - 1))),
+    },
+)
 _CARRIER: Final = record(
     _carrier,
     {
@@ -140,6 +180,7 @@ _CARRIER: Final = record(
         "name": text(200),
         "keys": (lambda carrier: _set_text(carrier.keys), text(MAX_SET_BYTES)),
         "revoked": (_revoked, collected(parsed(_kid), MAX_KEYS)),
+        "times": (_times, if_known(listed(_TIMES, MAX_KEYS))),
         "doors": collected(DOOR_ID, MAX_DOORS),
         "limits": _LIMITS,
         "hours": listed(_HOURS, _MOST),
@@ -197,12 +238,14 @@ def _meet(effective: Carrier, requested: Carrier, is_shifted: bool) -> Carrier:
 
 def _keys_of_both(effective: Carrier, requested: Carrier) -> Iterator[TrustedKey]:
     """Yield the requested keys without those that would be new; one that is revoked is nothing to wait for."""
-    status = {key.kid: key.status for key in effective.keys}
+    known = {key.kid: key for key in effective.keys}
     for key in requested.keys:
         if key.status is KeyStatus.REVOKED:
             yield key
-        elif key.kid in status:
-            yield replace(key, status=status[key.kid])
+        elif (before := known.get(key.kid)) is not None:
+            ends = [each.valid_until for each in (before, key) if each.valid_until is not None]
+            begins = max(before.valid_from, key.valid_from)
+            yield replace(key, status=before.status, valid_from=begins, valid_until=min(ends, default=None))
 
 
 def widened(effective: Policy, requested: Policy) -> tuple[str, ...]:
@@ -220,9 +263,12 @@ def widened(effective: Policy, requested: Policy) -> tuple[str, ...]:
 
 
 def _more(before: Carrier, after: Carrier) -> Iterator[str]:
-    active = {key.kid for key in before.keys if key.status is KeyStatus.ACTIVE}
-    if any(key.status is KeyStatus.ACTIVE and key.kid not in active for key in after.keys):
+    active = {key.kid: key for key in before.keys if key.status is KeyStatus.ACTIVE}
+    usable = [key for key in after.keys if key.status is KeyStatus.ACTIVE]
+    if any(key.kid not in active for key in usable):
         yield "another key"
+    if any(key.kid in active and _is_longer(active[key.kid], key) for key in usable):
+        yield "a key for longer"
     if not after.doors <= before.doors:
         yield "more doors"
     if not after.limits.methods <= before.limits.methods:
@@ -239,3 +285,9 @@ def _more(before: Carrier, after: Carrier) -> Iterator[str]:
         yield "more hours"
     if before.rate is not None and (after.rate is None or after.rate > before.rate):
         yield "more accesses within an hour"
+
+
+def _is_longer(before: TrustedKey, after: TrustedKey) -> bool:
+    if after.valid_from < before.valid_from:
+        return True
+    return before.valid_until is not None and (after.valid_until is None or after.valid_until > before.valid_until)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import date
+from enum import IntEnum
 from typing import Any, Final
 
 from .. import b64url, jws
 from ..errors import MalformedMessage, Refused, Violation
-from ..keyset import CONTROLLER, ISSUER, MAX_TEXT
+from ..keyset import CONTROLLER, DAY, ISSUER, MAX_TEXT
 from ..model import Code, DoorId, Issuer, Word, door_id
 from ..note import SignerKey, VerifierKey
 from ..strict import (
@@ -42,6 +44,23 @@ MAX_FRAME: Final = 8 * 1024
 MAX_DOORS: Final = 24
 MAX_TTL: Final = 60
 """Seconds."""
+MOST_OPEN: Final = 20
+"""Questions of the cloud that are open at a time."""
+
+
+class Close(IntEnum):
+    """Why the cloud ends a link: WebSocket close codes (RFC 6455, 7.4.2)."""
+
+    GOING_AWAY = 4000
+    """It restarts, or has published no keys yet: come back."""
+    TAKEN_OVER = 4001
+    """Another connection of this controller has begun: come back slowly, it may be a copy of this installation."""
+    NOT_ENROLLED = 4003
+    """The hello is not of a controller that it knows, or the controller was removed."""
+    CODE_UNUSABLE = 4004
+    """The enrolment code is unknown, used by another controller, or too old."""
+    VIOLATION = 4005
+    """Something was said that the protocol does not allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +109,14 @@ class SignedChallenge:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The first frame: the number that the hello has to answer."""
+    """The first frame: the number that the hello has to answer, and whose cloud this says that it is.
+
+    Issuer and name are the cloud's own word until a key set under the pinned root names the issuer.
+    """
 
     nonce: bytes
+    issuer: Issuer
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +204,26 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class AskList:
+    """A day's list is asked for once more."""
+
+    day: date
+    """UTC."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """Somebody is there."""
 
 
-type FromController = Greeting | Challenge | NoChallenge | Outcome | Accepted | Pong
+type FromController = Greeting | Challenge | NoChallenge | Outcome | Accepted | AskList | Pong
 
 
 # ---- the signed texts ----
+
+
+class TooLong(ValueError):
+    """What is to be signed does not fit into a frame."""
 
 
 def write_hello(key: SignerKey, hello: Hello) -> str:
@@ -252,7 +288,7 @@ def _written[T](key: SignerKey, typ: str, shape: Shape[T], value: T) -> str:
         raise ValueError(f"cannot be signed: {err}") from err
     said = jws.sign(_Identity(key), typ, json.dumps(written, separators=(",", ":")).encode())
     if len(said) > MAX_TEXT:
-        raise ValueError("too long to be sent: leave out doors")
+        raise TooLong("too long to be sent: leave out doors")
     return said
 
 
@@ -317,7 +353,7 @@ def _row(tag: str, kind: type[Any], members: dict[str, Any]) -> tuple[str, type[
 
 FROM_CLOUD: Final = Message[FromCloud](
     one_of(
-        _row("nonce", Begin, {"n": ("nonce", _SIXTEEN)}),
+        _row("nonce", Begin, {"n": ("nonce", _SIXTEEN), "iss": ("issuer", ISSUER), "name": text(60, 1)}),
         _row("challenge", AskChallenge, {"id": _ID, "door": _DOOR}),
         _row("unlock", Unlock, {"id": _ID, "token": text(MAX_LENGTH, 1)}),
         _row("keys", Keys, {"root": raw(32), "set": _SIGNED}),
@@ -335,6 +371,7 @@ FROM_CONTROLLER: Final = Message[FromController](
         _row("refused", NoChallenge, {"id": _ID, "word": choice(Word)}),
         _row("outcome", Outcome, {"id": _ID, "word": choice(Word), "code": if_known(choice(Code))}),
         _row("accepted", Accepted, {"jti": _SIXTEEN, "door": _DOOR, "code": choice(Code)}),
+        _row("list", AskList, {"day": DAY}),
         _row("pong", Pong, {}),
     ),
     MAX_FRAME,

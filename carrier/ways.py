@@ -1,0 +1,147 @@
+"""The way to a building's door: which of its controllers is asked, and which replica holds that one's link.
+
+Of several that are connected and offer the door, the one that was enrolled last comes first, a gateway as a rule; the
+next is asked if it gives no challenge. What this file refuses to do: ask a controller that has not offered this door in
+its newest hello, or hand a token to anybody but the connection that its challenge came from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import select
+
+from vestibule_core.model import DoorId
+
+from .decide import Answer, NotSent, SignedChallenge, Unreachable
+from .enrolment import Presence
+from .links import REPLICA_FOR, Links
+from .store import Store
+from .store.tables import Building, Controller, DoorController, Link, Replica
+from .switchboard import Failed, Given, Handed, Question, Reply, Switchboard, TakenOver, Told, Wanted
+
+EACH_WAIT: Final = 3.5
+"""Seconds for a controller to give a challenge if there is another one to be asked."""
+PUT_WAIT: Final = 14.0
+"""Seconds for what another replica has asked: less than its own patience, so that it hears of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A controller's link."""
+
+    controller: str
+    replica: str
+    connection: str
+
+
+class Ways:
+    """All ways of this replica: its own links, and those of the others. Belongs to one event loop."""
+
+    def __init__(self, store: Store, links: Links) -> None:
+        """Look the ways up in ``store``."""
+        self._store, self.links = store, links
+        # SQLite has one replica: there is nobody to ask.
+        self.switchboard = None if store.is_sqlite else Switchboard(store, links.replica, self._put)
+        links.elsewhere = self._elsewhere
+
+    async def run(self) -> None:
+        """Keep the links and the line to other replicas, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.links.run())
+            if self.switchboard is not None:
+                tasks.create_task(self.switchboard.run())
+
+    async def end(self) -> None:
+        """End all links, once what was asked over them is answered."""
+        await self.links.end()
+        if self.switchboard is not None:
+            await self.switchboard.end()
+
+    # ---- what a decision asks (decide.Link) ----
+
+    async def challenge(self, building: str, door: DoorId) -> SignedChallenge:
+        """Return a fresh challenge of a door; raise Unreachable, or StoreUnavailable."""
+        ways, failed = await self._to(building, door), Unreachable()
+        for number, way in enumerate(ways, 1):
+            try:
+                async with asyncio.timeout(EACH_WAIT if number < len(ways) else None):
+                    nonce = await self._challenge(way, door)
+            except TimeoutError:
+                failed = Unreachable()
+            except Unreachable as err:
+                failed = err
+            else:
+                return SignedChallenge(door, self.links.issuer, nonce, way.controller, way)
+        raise failed
+
+    async def unlock(self, challenge: SignedChallenge, text: str) -> Answer:
+        """Hand a token to the connection that its challenge came from; raise NotSent, or Unreachable."""
+        way = challenge.way
+        assert isinstance(way, Way), "the challenge came from here"
+        if way.replica != self.links.replica:
+            return await self._other().unlock(way.replica, way.connection, text)
+        if (connection := self.links.get(way.connection)) is None:
+            raise NotSent
+        return await connection.unlock(text)
+
+    async def _to(self, building: str, door: DoorId) -> Sequence[Way]:
+        async with self._store.transaction() as session:
+            rows = await session.execute(
+                select(Controller.key, Link.replica, Link.connection)
+                .join(Link, Link.controller_key == Controller.key)
+                .join(DoorController, DoorController.controller_key == Controller.key)
+                .join(Building, Building.id == Controller.building_id)
+                .join(Replica, Replica.id == Link.replica)
+                .where(
+                    DoorController.door_id == door,
+                    Controller.building_id == building,
+                    Controller.removed_at.is_(None),
+                    Building.removed_at.is_(None),
+                    (Replica.id == self.links.replica) | (Replica.seen_at > self.links.clock() - REPLICA_FOR / 3),
+                )
+                .order_by(Controller.enrolled_at.desc(), Controller.key)
+            )
+            return [Way(*row) for row in rows]
+
+    async def _challenge(self, way: Way, door: DoorId) -> str:
+        if way.replica != self.links.replica:
+            return await self._other().challenge(way.replica, way.connection, door)
+        if (connection := self.links.get(way.connection)) is None:
+            raise NotSent
+        return await connection.challenge(door)
+
+    def _other(self) -> Switchboard:
+        if self.switchboard is None:
+            raise NotSent
+        return self.switchboard
+
+    # ---- what other replicas ask ----
+
+    def _elsewhere(self, before: Presence, instance: str) -> None:
+        if self.switchboard is not None:
+            self.switchboard.take_over(before.replica, before.connection, instance)
+
+    async def _put(self, question: Question) -> Reply | None:
+        if isinstance(question, TakenOver):
+            self.links.take_over(question.connection, question.instance)
+            return None
+        if (connection := self.links.get(question.connection)) is None:
+            return Failed(question.number, "UNREACHABLE", sent=False)
+        try:
+            async with asyncio.timeout(PUT_WAIT):
+                match question:
+                    case Wanted(number, door=door):
+                        return Given(number, await connection.challenge(DoorId(door)))
+                    case Handed(number, token=token):
+                        answer = await connection.unlock(token)
+                        return Told(number, answer.word, answer.code)
+        except NotSent as err:
+            return Failed(question.number, err.code, sent=False)
+        except Unreachable as err:
+            return Failed(question.number, err.code, sent=True)
+        except TimeoutError:
+            return Failed(question.number, "UNREACHABLE", sent=True)
