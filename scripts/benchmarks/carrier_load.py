@@ -279,11 +279,9 @@ class _Run:
     async def _ask(self, driver: Driver, kind: Kind, stop: str, door: str, place: tuple[float, float] = NEAR) -> Told:
         phone, began = driver.phone, time.perf_counter()
         request, body = await self._wish(phone, stop, door, place)
-        cut = False
-        try:
-            said = await phone.confirm(self._session, self._any(), request, body)
-        except aiohttp.ClientError, OSError:
-            cut = True
+        said = await self._confirmed(phone, request, body)
+        cut = said is None
+        if said is None:
             said = await self._what_became(phone, request, body)
         took = time.perf_counter() - began
         told = Told(kind, request, stop, door, said["state"], said["code"], took, cut)
@@ -305,6 +303,19 @@ class _Run:
                         raise
                     await asyncio.sleep(0.5)
 
+    async def _confirmed(self, phone: Phone, request: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        """Confirm a wish; return what became of it, None if there is no answer."""
+        try:
+            return await phone.confirm(self._session, self._any(), request, body)
+        except aiohttp.ClientError, OSError:
+            return None
+        except TurnedAway as err:
+            if err.status == 503:
+                return None
+            if err.status == 410:  # too late, or its replica was killed once it had used the confirmation up
+                return {"state": "nothing", "code": None}
+            raise
+
     async def _what_became(self, phone: Phone, request: str, body: dict[str, Any]) -> dict[str, Any]:
         """Ask what became of a request whose answer was cut off, as the page does; confirm it again if nothing did.
 
@@ -318,12 +329,8 @@ class _Run:
                 status, said = await phone.send(self._session, self._any(), "GET", path)
                 if status == 200 and said["events"][-1]["event"] == "outcome":
                     return dict(said["events"][-1])
-                if status == 404:
-                    try:
-                        return await phone.confirm(self._session, self._any(), request, body)
-                    except TurnedAway as err:
-                        if err.status == 410:  # the confirmation was used up, and its replica is gone
-                            return {"state": "nothing", "code": None}
+                if status == 404 and (again := await self._confirmed(phone, request, body)) is not None:
+                    return again
         return {"state": "under way", "code": None}
 
     def _any(self) -> str:

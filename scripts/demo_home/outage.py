@@ -22,8 +22,8 @@ from .hardware import PASSES_IN
 from .home import Home, HomeFailed, answers, write_private
 from .stage import RELOCK_GRACE, Stage, stage, style
 
-LATE: Final = 61.0
-"""Seconds after which what happened is old news."""
+LATE: Final = 70.0
+"""Seconds after the release from which all that came of it is old news: the last of it is the end of the access."""
 DOWN: Final = 60.0
 """Seconds within which Home Assistant is down, or up again."""
 CAUGHT_UP: Final = 20.0
