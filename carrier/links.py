@@ -24,7 +24,7 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from vestibule_core import b64url
-from vestibule_core.errors import MalformedMessage, Violation
+from vestibule_core.errors import KeySetInvalid, MalformedMessage, Violation
 from vestibule_core.link.messages import (
     FROM_CLOUD,
     FROM_CONTROLLER,
@@ -428,7 +428,7 @@ class Links:
             for day, together in sorted(by_day.items()):
                 try:
                     await self._give_lists(day, together)
-                except (StoreUnavailable, KeyUnusable) as err:
+                except (StoreUnavailable, KeyUnusable, KeySetInvalid) as err:  # the last: our clock went back
                     facts = {"day": day.isoformat(), "why": str(err)}
                     _LOGGER.error("list_not_signed", extra={"facts": facts})  # noqa: TRY400 - it says all there is
                     for each in together:
