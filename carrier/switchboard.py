@@ -193,7 +193,9 @@ class Switchboard:
         finally:
             del self._open[number]
         if isinstance(answer, Failed):
-            raise (Unreachable if answer.sent else NotSent)(answer.code)
+            # Of a token only this replica's own line is believed: a notification could be forged, and a door be given
+            # back whose token still opens.
+            raise (Unreachable if answer.sent or isinstance(asked, Handed) else NotSent)(answer.code)
         return answer
 
     # ---- the line ----
