@@ -28,6 +28,10 @@ from .vestibule_core.errors import (
 )
 from .vestibule_core.model import Code, Decision, DoorId, Issuer, Principal, Word
 
+_SPENT_BY_WORD: Final = {Word.GRANTED: Code.GRANTED, Word.UNKNOWN_OUTCOME: Code.OUTCOME_UNKNOWN}
+_SPENT: Final = (Code.STRIKE_UNREACHABLE, Code.STRIKE_REFUSED, Code.STORE_FAILED, Code.LATE)
+"""What a gateway may say of a token that it has spent, although nothing opened: held against the carrier's list."""
+
 
 class Obstacle(Enum):
     """Why a door was not asked."""
@@ -134,15 +138,21 @@ async def _carry(embedded: Embedded, gateway: Remote, door: DoorId, token: str, 
     if embedded.locked_down:  # the gateway may not have heard of it yet
         return Answer.of(Decision(Code.LOCKDOWN, door))
     building = embedded.controller.building
+    carrier = building.carriers.get(issuer) if issuer is not None else None
+    if carrier is not None and carrier.locked_out:  # whatever it is: it may not have heard of that either
+        return Answer.of(Decision(Code.CARRIER_LOCKED_OUT, door))
     try:
         claims = tokens.verify(token, building.keys, issuer, ()).claims
-    except Refused:
+    except Refused as refusal:
+        if refusal.code is Code.KEY_REVOKED:  # nor of this: the thief's key is good there until it has
+            return Answer.of(await embedded.controller.present(token, Principal(issuer), Context(), at=door))
         return await gateway.present(door, token, issuer)  # for the gateway to judge, and to record
-    if building.carriers[claims.issuer].locked_out:  # it may not have heard of that either
+    if building.carriers[claims.issuer].locked_out:
         return Answer.of(Decision(Code.CARRIER_LOCKED_OUT, door))
     answer = await gateway.present(door, token, issuer)
-    if answer.word in (Word.GRANTED, Word.UNKNOWN_OUTCOME):
-        embedded.links.carried(claims, Code.GRANTED if answer.word is Word.GRANTED else Code.OUTCOME_UNKNOWN)
+    code = _SPENT_BY_WORD.get(answer.word) or next((each for each in _SPENT if each == answer.code), None)
+    if code is not None:
+        embedded.links.carried(claims, code)
     return answer
 
 

@@ -13,9 +13,9 @@ from homeassistant.core import HomeAssistant
 
 from custom_components.vestibule import link
 from custom_components.vestibule.issues import GATEWAYS_ALARMS
-from custom_components.vestibule.vestibule_core.api.messages import CarrierAlarm
+from custom_components.vestibule.vestibule_core.api.messages import Answer, CarrierAlarm
 from custom_components.vestibule.vestibule_core.api.policy import Policy
-from custom_components.vestibule.vestibule_core.model import Issuer
+from custom_components.vestibule.vestibule_core.model import Issuer, Word
 from custom_components.vestibule.vestibule_core.reconcile import Alarm
 from tests.integration.site import Site
 from tests.integration.test_link import clock, cloud, linked, site, until
@@ -167,6 +167,45 @@ async def test_a_gateway_that_has_not_heard_of_a_lock_out_is_asked_nothing(
     assert (outcome["word"], outcome["code"]) == ("refused", "CARRIER_LOCKED_OUT")
     await asyncio.sleep(0.2)
     assert len(linked_gateway.gateway.movements) == 2, "of before"
+
+
+async def test_36_a_gateway_that_has_not_heard_of_a_revoked_key_is_not_asked_about_its_tokens(
+    site, cloud, linked_gateway
+):
+    room, stolen = linked_gateway.doors[ROOM], cloud.signing
+    linked_gateway.entry.runtime_data.agreement.look_soon = lambda: None  # the news are slow
+    cloud.signing = Key()
+    await cloud.publish()
+    await until(
+        lambda: stolen.kid not in {k.kid for k in site.embedded.setup.building.keys.values() if k.opens(time.time())}
+    )
+    await has_key(linked_gateway, stolen.kid)
+    answer = await cloud.challenge(room)
+    outcome = await cloud.unlock(cloud.token(room, answer["non"], by=stolen))
+    assert outcome["word"] == "invalid_token"
+    await site.settle()
+    assert "KEY_REVOKED" in [event.data["code"] for event in site.events], "an administrator sees that"
+    await asyncio.sleep(0.2)
+    assert linked_gateway.gateway.movements == []
+
+
+@pytest.mark.parametrize(
+    "word, code", [("unavailable", "STRIKE_REFUSED"), ("unavailable", "LATE"), ("unknown_outcome", None)]
+)
+async def test_a_token_that_a_gateway_may_have_spent_is_held_against_the_list_though_nothing_opened(
+    cloud, linked_gateway, monkeypatch, word, code
+):
+    room = linked_gateway.doors[ROOM]
+
+    async def present(door, token, issuer):
+        return Answer(Word(word), code)
+
+    answer = await cloud.challenge(room)
+    monkeypatch.setattr(linked_gateway.entry.runtime_data, "present", present)
+    assert (await cloud.unlock(cloud.token(room, answer["non"])))["word"] == word
+    await cloud.until(lambda: cloud.connections[-1].accepted)
+    told = {"type": "accepted", "jti": cloud.jti, "door": room, "code": code or "OUTCOME_UNKNOWN"}
+    assert cloud.connections[-1].accepted == [told]
 
 
 @pytest.mark.parametrize("alarm", list(Alarm))
