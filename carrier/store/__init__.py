@@ -6,10 +6,11 @@ before the database has said so. Errors of the database become ``StoreUnavailabl
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -76,7 +77,8 @@ class Store:
         pool |= {"pool_size": 4, "max_overflow": 0} if self.is_sqlite else {"pool_size": 10, "max_overflow": 10}
         asking = {"timeout": _WAIT} if self.is_sqlite else {"timeout": _WAIT, "command_timeout": _WAIT}
         self._engine = create_async_engine(url, connect_args=asking, hide_parameters=True, **pool)
-        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+        kind = _WholeSession if self.is_sqlite else AsyncSession
+        self._sessions = async_sessionmaker(self._engine, class_=kind, expire_on_commit=False)
         if self.is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self._engine.sync_engine, "begin", _begin_immediate)
@@ -146,6 +148,41 @@ class Store:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+
+async def _to_its_end[T](doing: Coroutine[Any, Any, T]) -> T:
+    """Do something to its end, also if the caller is cancelled meanwhile; then that comes afterwards."""
+    task = asyncio.get_running_loop().create_task(doing)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # it is not missed
+        raise
+
+
+def _whole(name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    method = getattr(AsyncSession, name)
+
+    async def whole(self: AsyncSession, *arguments: Any, **options: Any) -> Any:
+        return await _to_its_end(method(self, *arguments, **options))
+
+    return whole
+
+
+class _WholeSession(AsyncSession):
+    """A session whose every statement goes on to its end although whoever waits for it is cancelled.
+
+    A statement of SQLite runs in a thread, and goes on there anyhow. Whoever is cancelled beside it makes SQLAlchemy
+    leave its connection open, with the write lock that everybody else waits for.
+    """
+
+
+for _name in ("execute", "scalar", "scalars", "get", "get_one", "flush", "connection", "commit", "rollback", "close"):
+    setattr(_WholeSession, _name, _whole(_name))
 
 
 def _make_sqlite(path: Path) -> None:
