@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     commands.add_commands(subparsers)
     conformance.add_command(subparsers)
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(_kids_last(sys.argv[1:] if arguments is None else arguments))
     try:
         return int(given.run(given))
     except commands.Unusable as err:
@@ -37,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain("this needs more packages: pip install 'vestibule-gateway[carrier]'")
     except KeyboardInterrupt:
         return 130
+
+
+def _kids_last(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with a key's thumbprint that looks like an option where it cannot be taken for one."""
+    kids = [each for each in arguments if re.fullmatch("-[A-Za-z0-9_-]{42}", each)]
+    return [*(each for each in arguments if each not in kids), *(("--", *kids) if kids else ())]
 
 
 def _complain(why: str) -> int:

@@ -105,16 +105,17 @@ class Connection:
     # ---- what the cloud asks ----
 
     async def challenge(self, door: DoorId) -> str:
-        """Return a fresh challenge of a door; raise Unreachable."""
+        """Return a fresh challenge of a door, as its controller has signed it; raise Unreachable."""
         answer = await self._ask(lambda number: AskChallenge(number, door))
         if isinstance(answer, NoChallenge):
             raise Unreachable(answer.word.upper())
         assert isinstance(answer, Challenge)
         try:
-            return read_challenge(answer.jwt, self.peer.controller, self.issuer, door).nonce
+            read_challenge(answer.jwt, self.peer.controller, self.issuer, door)
         except Violation as err:
             self.close(Close.VIOLATION)
             raise Unreachable("WRONG_CHALLENGE") from err
+        return answer.jwt
 
     async def unlock(self, text: str) -> Answer:
         """Hand over a token, once; return what the controller says. Raises NotSent; Unreachable if it may have left."""

@@ -298,7 +298,11 @@ names no code.
 
 
 def is_unspent(answer: Answer) -> bool:
-    """Return whether a building has said that a token opened nothing, and that none of its doors will take it."""
+    """Return whether a building has said that a token opened nothing.
+
+    It was handed over once, and nobody hands it over again. A copy would have to reach the same door within the minute
+    that its challenge is good for, as somebody whom the building lets present this carrier's tokens.
+    """
     return answer.word is Word.INVALID_TOKEN or (
         answer.word in (Word.REFUSED, Word.UNAVAILABLE) and answer.code in _UNSPENT
     )

@@ -443,6 +443,8 @@ async def _asked(call: Call, shown: Assertion) -> Asked:
         ceremony = await session.get(Ceremony, key)
         if ceremony is None or ceremony.kind != "request" or ceremony.driver_id != call.driver:
             raise not_found()
+        if ceremony.used_at is not None:
+            raise _expired()
         text = ceremony.payload["content"].encode()
         content = json.loads(text)
         if content["request"] != request or content["device"] != call.by.id:

@@ -122,7 +122,7 @@ async def greet(
     await session.flush()
     who = controller_id(hello.controller)
     audit.record(session, now, who, "controller enrolled", building.id, name=hello.controller.name)
-    return await _welcome(session, building, hello, replica, connection, now)
+    return await _welcome(session, building, hello, replica, connection, now, is_new=True)
 
 
 async def _invited(session: AsyncSession, secret: bytes, hello: Hello, now: datetime) -> Building:
@@ -169,11 +169,18 @@ async def _used_again(session: AsyncSession, secret: bytes, controller: Controll
 
 
 async def _welcome(
-    session: AsyncSession, building: Building, hello: Hello, replica: str, connection: str, now: datetime
+    session: AsyncSession,
+    building: Building,
+    hello: Hello,
+    replica: str,
+    connection: str,
+    now: datetime,
+    *,
+    is_new: bool = False,
 ) -> Greeted:
     if hello.doors and _is_zone(hello.doors[0].zone):
         building.zone = hello.doors[0].zone
-    await _offer(session, building, hello, now)
+    await _offer(session, building, hello, now, is_new=is_new)
     key, instance = str(hello.controller), b64url.encode(hello.instance)
     before = None
     if (link := await session.get(Link, key, with_for_update=True)) is not None:
@@ -185,8 +192,12 @@ async def _welcome(
     return Greeted(building.id, before)
 
 
-async def _offer(session: AsyncSession, building: Building, hello: Hello, now: datetime) -> None:
-    """Take over which doors a controller offers, how they are called and where they are."""
+async def _offer(session: AsyncSession, building: Building, hello: Hello, now: datetime, *, is_new: bool) -> None:
+    """Take over which doors a controller offers, how they are called and where they are.
+
+    A controller that is only being enrolled and offers another building's door is one of that building's, and would not
+    get its lists here: Unwelcome.
+    """
     key, wanted = str(hello.controller), {each.id: each for each in hello.doors}
     known = {
         door.id: door
@@ -199,6 +210,11 @@ async def _offer(session: AsyncSession, building: Building, hello: Hello, now: d
             session.add(door)
         elif door.building_id != building.id:
             if (await session.get_one(Building, door.building_id)).removed_at is None:
+                if is_new:
+                    raise Unwelcome(
+                        Close.NOT_ENROLLED,
+                        f"{id_} is a door of {door.building_id}: invite this controller with `--building` for it",
+                    )
                 who = controller_id(hello.controller)
                 await alarms.sound(session, AlarmKind.DOOR_OF_ANOTHER, building.id, id_, now, controller=who)
                 continue

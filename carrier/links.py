@@ -74,8 +74,12 @@ ANSWER_WAIT: Final = 20.0
 """Seconds for what was asked to be answered, when the program ends."""
 LOOK_EVERY: Final = 10.0
 """Seconds between two looks at what has changed in the database."""
-REPLICA_FOR: Final = timedelta(seconds=90)
-"""After which a replica that says nothing is taken for dead."""
+REPLICA_FOR: Final = 90.0
+"""Seconds after which a replica that says nothing is taken for dead."""
+REPLICA_HEARD: Final = 30.0
+"""Seconds after which it is not asked any more."""
+GREETED_TOGETHER: Final = 8
+"""Hellos that use the database at a time: when ten thousand come back, drivers need it, too."""
 BATCH: Final = 200
 """Acceptances that are looked up together."""
 MOST_SETTLING: Final = 100
@@ -113,6 +117,9 @@ class Links:
         self._keys_version = 0
         self._told: asyncio.Queue[tuple[Connection, Acceptance]] = asyncio.Queue()
         self._wanted: asyncio.Queue[tuple[Connection, date]] = asyncio.Queue()
+        self._others: dict[str, tuple[datetime, float]] = {}
+        """The last word of each other replica, and when it was new to us (monotonic seconds): clocks may differ."""
+        self._greeting = asyncio.Semaphore(GREETED_TOGETHER)
         self._listed: date | None = None
         """The newest day whose list every link has got."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -125,6 +132,11 @@ class Links:
     def get(self, connection: str) -> Connection | None:
         """Return a connection, None if it is over."""
         return self._here.get(connection)
+
+    def is_heard(self, replica: str) -> bool:
+        """Return whether a replica has said something lately, or is new to us."""
+        known = self._others.get(replica)
+        return known is None or time.monotonic() - known[1] < REPLICA_HEARD
 
     # ---- a link ----
 
@@ -180,7 +192,9 @@ class Links:
             raise Unwelcome(Close.NOT_ENROLLED, str(err)) from err
         connection_id = _fresh()
         try:
-            async with self._store.transaction() as session:
+            async with self._greeting, self._store.transaction() as session:
+                if request.transport is None or request.transport.is_closing():
+                    raise Unwelcome(Close.GOING_AWAY, "it went before its turn came")
                 greeted = await enrolment.greet(
                     session, hello, greeting.secret, self.replica, connection_id, self.clock()
                 )
@@ -344,7 +358,9 @@ class Links:
             if known is None:
                 session.add(Replica(id=self.replica, seen_at=now))
                 await session.flush()
-            await session.execute(delete(Replica).where(Replica.seen_at < now - REPLICA_FOR))
+            others = await session.execute(select(Replica.id, Replica.seen_at).where(Replica.id != self.replica))
+            if dead := self._silent_ones(dict(others.tuples().all())):
+                await session.execute(delete(Replica).where(Replica.id.in_(dead)))
             await session.execute(delete(Link).where(Link.replica.not_in(select(Replica.id))))
             published = await keys.newest_set(session)
             removed = await session.scalars(
@@ -383,6 +399,18 @@ class Links:
             for each in tuple(self._here.values()) if self._listed is not None else ():
                 self._want(each, newest)
             self._listed = newest
+
+    def _silent_ones(self, said: dict[str, datetime]) -> set[str]:
+        """Take the newest words of the others; return who has not had one for too long."""
+        now = time.monotonic()
+        before = self._others
+        self._others = {
+            id_: before[id_] if id_ in before and before[id_][0] == word else (word, now) for id_, word in said.items()
+        }
+        dead = {id_ for id_, (_, since) in self._others.items() if now - since >= REPLICA_FOR}
+        for id_ in dead:
+            del self._others[id_]
+        return dead
 
     def _publish(self, published: KeySet) -> bool:
         """Take the newest set; return whether it is news."""

@@ -85,10 +85,10 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A challenge, whose signature was verified."""
+    """A challenge, as its controller has signed it: a notification may be anybody's who reaches the database."""
 
     number: int
-    nonce: str
+    jwt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ NOTIFICATION: Final = Message[_Said](
         ("handed", Handed, record(Handed, {**_ASKED, "token": text(1500, 1)}, tag="handed")),
         ("taken_over", TakenOver, record(TakenOver, {"connection": _ID, "instance": _ID}, tag="taken_over")),
         ("repeat", Repeat, record(Repeat, {"number": _NUMBER, "replica": _ID}, tag="repeat")),
-        ("given", Given, record(Given, {"number": _NUMBER, "nonce": _ID}, tag="given")),
+        ("given", Given, record(Given, {"number": _NUMBER, "jwt": text(2000, 1)}, tag="given")),
         (
             "told",
             Told,
@@ -163,11 +163,11 @@ class Switchboard:
     # ---- asking ----
 
     async def challenge(self, replica: str, connection: str, door: str) -> str:
-        """Return a challenge from a controller whose link another replica holds; raise Unreachable."""
+        """Return what a controller has signed whose link another replica holds, unverified; raise Unreachable."""
         reply = await self._ask(replica, lambda number, until: Wanted(number, self._replica, connection, until, door))
         if not isinstance(reply, Given):
             raise Unreachable
-        return reply.nonce
+        return reply.jwt
 
     async def unlock(self, replica: str, connection: str, token: str) -> Answer:
         """Let another replica hand a token over; raise NotSent, or Unreachable if it may have left."""

@@ -14,11 +14,14 @@ from typing import Final
 
 from sqlalchemy import select
 
+from vestibule_core.errors import Violation
+from vestibule_core.link.messages import read_challenge
 from vestibule_core.model import DoorId
+from vestibule_core.note import VerifierKey
 
 from .decide import Answer, NotSent, SignedChallenge, Unreachable
 from .enrolment import Presence
-from .links import REPLICA_FOR, Links
+from .links import Links
 from .store import Store
 from .store.tables import Building, Controller, DoorController, Link, Replica
 from .switchboard import Failed, Given, Handed, Question, Reply, Switchboard, TakenOver, Told, Wanted
@@ -101,18 +104,22 @@ class Ways:
                     Controller.building_id == building,
                     Controller.removed_at.is_(None),
                     Building.removed_at.is_(None),
-                    (Replica.id == self.links.replica) | (Replica.seen_at > self.links.clock() - REPLICA_FOR / 3),
                 )
                 .order_by(Controller.enrolled_at.desc(), Controller.key)
             )
-            return [Way(*row) for row in rows]
+            return [way for way in (Way(*row) for row in rows) if self.links.is_heard(way.replica)]
 
     async def _challenge(self, way: Way, door: DoorId) -> str:
         if way.replica != self.links.replica:
-            return await self._other().challenge(way.replica, way.connection, door)
-        if (connection := self.links.get(way.connection)) is None:
+            signed = await self._other().challenge(way.replica, way.connection, door)
+        elif (connection := self.links.get(way.connection)) is not None:
+            signed = await connection.challenge(door)
+        else:
             raise NotSent
-        return await connection.challenge(door)
+        try:  # here, by whoever signs a token for it, whichever way it came (attack 79)
+            return read_challenge(signed, VerifierKey.parse(way.controller), self.links.issuer, door).nonce
+        except Violation as err:
+            raise Unreachable("WRONG_CHALLENGE") from err
 
     def _other(self) -> Switchboard:
         if self.switchboard is None:

@@ -187,7 +187,8 @@ class CeremonyUsed:
 
 async def use_ceremony(session: AsyncSession, challenge_sha256: bytes, kind: str, now: datetime) -> CeremonyUsed | None:
     """Use up a challenge; return what it was made for, None if it is not there, used, or too old."""
-    if not await _changed_one(
+    made = await session.get(Ceremony, challenge_sha256, populate_existing=True)
+    if made is None or not await _changed_one(
         session,
         update(Ceremony)
         .where(
@@ -196,11 +197,10 @@ async def use_ceremony(session: AsyncSession, challenge_sha256: bytes, kind: str
             Ceremony.used_at.is_(None),
             Ceremony.expires_at > now,
         )
-        .values(used_at=now),
+        .values(used_at=now, payload={}),  # it may have a position in it, which now stands in the evidence
     ):
         return None
-    used = await session.get_one(Ceremony, challenge_sha256, populate_existing=True)
-    return CeremonyUsed(used.driver_id, used.payload)
+    return CeremonyUsed(made.driver_id, made.payload)
 
 
 # ---- pseudonyms ----

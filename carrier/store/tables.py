@@ -1,7 +1,8 @@
 """The tables of a carrier's cloud. The migrations (migrations/) make exactly these, on SQLite and on PostgreSQL.
 
-Coordinates stand in two places only: where a door is (``door``), and in ``evidence``, which is deleted when its time is
-over. Names stand in ``driver``, ``building``, ``door`` and ``api_key``; a parcel's reference stands in ``stop``.
+Coordinates stand in three places only: where a door is (``door``); in ``ceremony``, until the driver has confirmed the
+wish, or retention comes by; and in ``evidence``, which is deleted when its time is over. Names stand in ``driver``,
+``building``, ``door`` and ``api_key``; a parcel's reference stands in ``stop``.
 """
 
 from __future__ import annotations

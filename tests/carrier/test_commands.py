@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from carrier.__main__ import main
+from carrier.__main__ import _kids_last, main
 from carrier.keys import fingerprint, read_key
 from tests.simulated import IDENTITY, some_doors
 from vestibule_core.link.code import EnrolmentCode
@@ -142,6 +142,18 @@ def _another(typed):
     path = typed.folder / "another.pem"
     typed("keys", "root", "--root", path)
     return path
+
+
+@pytest.mark.parametrize("around", [[], ["--version"]])
+def test_a_thumbprint_that_looks_like_an_option_is_none(around):
+    kid = "-" + "A" * 42
+    assert _kids_last(["keys", "revoke", kid, *around]) == ["keys", "revoke", *around, "--", kid]
+    assert _kids_last(["keys", "revoke", "A" * 43, *around]) == ["keys", "revoke", "A" * 43, *around]
+
+
+def test_a_key_whose_thumbprint_begins_with_a_dash_is_revoked_as_any_other(typed):
+    typed("migrate")
+    assert "there is no key -" in typed("keys", "revoke", "-" + "A" * 42, status=2)
 
 
 def test_an_api_key_is_shown_once_and_revoked(typed):

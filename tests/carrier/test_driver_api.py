@@ -150,6 +150,14 @@ async def test_a_building_that_refuses_says_why_as_far_as_the_driver_may_know(se
 # ---- attacks: assertions ----
 
 
+async def test_a_confirmed_wish_leaves_no_position_but_in_the_evidence(served):
+    phone = await served.phone()
+    assert (await phone.open())[0] == "granted"
+    async with served.store.connection() as connection:
+        rows = (await connection.exec_driver_sql("SELECT payload FROM ceremony WHERE kind = 'request'")).all()
+    assert [json.loads(payload) for (payload,) in rows] == [{}]
+
+
 async def test_a_replayed_assertion_opens_nothing(served):
     phone = await served.phone()
     _, begun = await phone.wish()
@@ -157,7 +165,7 @@ async def test_a_replayed_assertion_opens_nothing(served):
     assert outcome((await phone.answer(begun, credential))[1]) == ("granted", {})
     assert await phone.answer(begun, credential) == (410, {"error": "expired"})
     _, again = await phone.wish(1)
-    assert await phone.answer(again, credential) == (404, {"error": "not_found"})
+    assert await phone.answer(again, credential) == (410, {"error": "expired"})
     assert served.site.pulses == 1
 
 

@@ -222,11 +222,21 @@ async def test_a_door_of_two_controllers_stays_while_one_offers_it(town, wire, c
     assert await town.rows("SELECT lat FROM door") == [None]
 
 
+async def test_a_controller_of_a_building_that_is_enrolled_is_not_enrolled_as_another_building(town, wire, cloud):
+    """A gateway by a code without its building: tokens for its doors would be in another building's lists."""
+    theirs = [LinkedDoor(door.id, door.name, "Europe/Berlin", *HOME) for door in town.site.doors]
+    assert await closed_with(wire.where, NEW, (await invited(town, wire.where)).secret, theirs) == Close.NOT_ENROLLED
+    assert await town.rows("SELECT count(*) FROM building") == [1]
+    of_it = await invited(town, wire.where, building=town.building)
+    assert await closed_with(wire.where, NEW, of_it.secret, theirs) is None
+
+
 async def test_a_door_of_another_building_is_not_taken_and_is_an_alarm_once(town, wire, cloud):
     theirs = [LinkedDoor(door.id, "Mine", "Europe/Berlin", 0, 0) for door in town.site.doors]
     code = await invited(town, wire.where)
+    assert await closed_with(wire.where, NEW, code.secret, NEW_DOORS) is None
     for _ in range(2):
-        assert await closed_with(wire.where, NEW, code.secret, [*theirs, *NEW_DOORS]) is None
+        assert await closed_with(wire.where, NEW, None, [*theirs, *NEW_DOORS]) is None
     assert await town.rows("SELECT kind, subject FROM alarm") == [("door_of_another", town.site.door.id)]
     assert await town.rows(f"SELECT building_id, lat FROM door WHERE id = '{town.site.door.id}'") == [
         (town.building, HOME[0])

@@ -12,19 +12,19 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from carrier import decide, links
 from carrier.checks import Reason
 from carrier.decide import settle
 from carrier.store import Store, database_url, schema
-from carrier.store.tables import Replica as ReplicaRow
 from carrier.store.tables import RequestState
 from carrier.switchboard import Failed, Handed
 from tests.simulated import IDENTITY
 from vestibule_core.link import messages
 from vestibule_core.link.client import LinkState
 from vestibule_core.link.messages import Close, LinkedDoor
+from vestibule_core.note import SignerKey
 
 from .linked import Linked, Replica, Wire, greet, until, until_so
 from .town import HOME, Town
@@ -136,10 +136,10 @@ async def test_a_replica_that_says_nothing_for_long_is_not_asked_and_its_links_a
     async with Replica(town, wire) as holder, Linked(town, wire.where) as building, Replica(town, wire) as other:
         wire.lead_to(holder)
         await building.connected()
-        await _seen(town, holder, 31)
+        await _unheard(other, holder, 31)
         outcome = await other.ask()
         assert (outcome.state, outcome.code) == (RequestState.UNREACHABLE, "UNREACHABLE")
-        await _seen(town, holder, 91)
+        await _unheard(other, holder, 91)
         await other.links._look_once()
         assert await town.rows("SELECT count(*) FROM link") == [0]
         # It was alive all the time: its controllers come again, and are written down again.
@@ -149,13 +149,47 @@ async def test_a_replica_that_says_nothing_for_long_is_not_asked_and_its_links_a
         assert (await other.ask()).state is RequestState.GRANTED
 
 
-async def _seen(town, replica, seconds):
-    async with town.store.transaction() as session:
-        await session.execute(
-            update(ReplicaRow)
-            .where(ReplicaRow.id == replica.links.replica)
-            .values(seen_at=town.now - timedelta(seconds=seconds))
+async def _unheard(listener, replica, seconds):
+    """Let the last word of a replica be new to another one so long ago."""
+    await listener.links._look_once()
+    word, _ = listener.links._others[replica.links.replica]
+    listener.links._others[replica.links.replica] = word, time.monotonic() - seconds
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+async def test_a_replica_whose_clock_is_wrong_strikes_nobody_off_and_is_asked(town, wire, days):
+    async with Replica(town, wire) as holder, Linked(town, wire.where) as building, Replica(town, wire) as other:
+        wire.lead_to(holder)
+        await building.connected()
+        now = town.now
+        holder.links.clock = lambda: now + timedelta(days=days)
+        for _ in range(2):
+            await holder.links._look_once()
+            await other.links._look_once()
+        assert await town.rows("SELECT count(*) FROM replica") == [2]
+        assert len(holder.links) == 1
+        assert (await other.ask()).state is RequestState.GRANTED
+
+
+async def test_79_a_forged_word_of_another_replica_gets_nothing_signed(town, wire):
+    """Whoever may only speak to the database can say what he likes in a replica's name."""
+    async with Replica(town, wire) as holder, Linked(town, wire.where) as building, Replica(town, wire) as other:
+        wire.lead_to(holder)
+        await building.connected()
+        stranger = SignerKey(IDENTITY.verifier.name, Ed25519PrivateKey.generate())
+        nonce = town.site.controller.challenge(town.site.door.id, town.carrier.issuer).nonce
+        forged = messages.write_challenge(
+            stranger,
+            messages.SignedChallenge(stranger.verifier, town.site.door.id, town.carrier.issuer, nonce, 60),
         )
+
+        async def challenge(replica, connection, door):
+            return forged
+
+        other.ways.switchboard.challenge = challenge
+        outcome = await other.ask()
+        assert (outcome.state, outcome.code) == (RequestState.UNREACHABLE, "WRONG_CHALLENGE")
+        assert await town.rows("SELECT count(*) FROM issued") == [0]
 
 
 # ---- one controller, two links ----
