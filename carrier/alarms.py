@@ -1,7 +1,7 @@
 """Alarms: what must not be, and stays on a dispatcher's screen until somebody has seen it.
 
-What it refuses to do: hold a name, a place or a token, say the same twice while nobody has looked, or let one building
-fill the database.
+What it refuses to do: hold a name, a place or a token, say the same twice while nobody has looked, let one building
+fill the database, or keep silent because one has raised many: what is not written down is counted, in sight.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from .store.tables import Alarm, AlarmKind
 _LOGGER = logging.getLogger(__name__)
 
 MOST: Final = 100
-"""Alarms of one kind about one building that wait to be seen."""
+"""Alarms of one kind about one building that wait to be seen, each written down."""
+MORE: Final = "more"
+"""The subject of the one alarm that counts those beyond."""
 
 
 async def sound(
@@ -33,17 +35,24 @@ async def sound(
     once: bool = False,
     **detail: str | int,
 ) -> bool:
-    """Raise an alarm about ``subject``, unless the same one waits to be seen, or MOST of this kind about this building;
-    return whether it is new. ``once``: not again either when that has been seen.
+    """Raise an alarm about ``subject``, unless the same one waits to be seen; return whether it is new. ``once``: not
+    again either when that has been seen. If MOST of this kind wait about this building, it is counted in one that is
+    about MORE, with the last one's subject and detail; what is told again is counted again.
     """
     this = Alarm.building_id == building, Alarm.kind == kind
-    if (await session.scalar(select(func.count()).where(*this, Alarm.seen_at.is_(None))) or 0) >= MOST:
-        return False
+    waits = Alarm.seen_at.is_(None)
     same = select(Alarm.id).where(*this, Alarm.subject == subject)
-    if not once:
-        same = same.where(Alarm.seen_at.is_(None))
-    if await session.scalar(same.limit(1)) is not None:
+    if await session.scalar((same if once else same.where(waits)).limit(1)) is not None:
         return False
+    waiting = select(func.count()).where(*this, waits, Alarm.subject != MORE)
+    if (await session.scalar(waiting) or 0) >= MOST:
+        detail = {"count": 1, "last": subject, **detail}
+        subject = MORE
+        counting = select(Alarm).where(*this, waits, Alarm.subject == MORE).order_by(Alarm.id).limit(1)
+        if (alarm := await session.scalar(counting.with_for_update())) is not None:
+            alarm.detail = {**detail, "count": alarm.detail["count"] + 1}
+            await session.flush()
+            return False
     session.add(
         Alarm(at=now, kind=kind, building_id=building, subject=subject, detail=detail, seen_at=None, seen_by=None)
     )

@@ -5,7 +5,6 @@ What it refuses to do: keep the secret, or take one for more than it was made fo
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Collection
 from datetime import datetime
@@ -19,7 +18,7 @@ from vestibule_core import b64url
 
 from . import audit
 from .drivers import LONGEST_NAME, NoSuch, NotPossible, is_name
-from .store import Prefix, new_id
+from .store import Prefix, new_id, sha256
 from .store.tables import ApiKey
 
 _MARK: Final = "vck_"
@@ -52,7 +51,7 @@ async def add(
     secret = _MARK + b64url.encode(os.urandom(32))
     wanted = sorted({Scope(scope).value for scope in scopes})
     key = ApiKey(
-        id=new_id(Prefix.API_KEY), name=name, sha256=_sha256(secret), scopes=wanted, created_at=now, revoked_at=None
+        id=new_id(Prefix.API_KEY), name=name, sha256=sha256(secret), scopes=wanted, created_at=now, revoked_at=None
     )
     session.add(key)
     audit.record(session, now, who, "api key added", key.id, scopes=" ".join(wanted))
@@ -61,8 +60,13 @@ async def add(
 
 async def of(session: AsyncSession, secret: str) -> ApiKey | None:
     """Return the key that a secret is of, None if there is none, or if it was revoked."""
-    found = await session.scalars(select(ApiKey).where(ApiKey.sha256 == _sha256(secret), ApiKey.revoked_at.is_(None)))
+    found = await session.scalars(select(ApiKey).where(ApiKey.sha256 == sha256(secret), ApiKey.revoked_at.is_(None)))
     return found.one_or_none()
+
+
+async def is_good(session: AsyncSession, key_id: str) -> bool:
+    """Return whether a key is there, and was not revoked."""
+    return await session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))) is not None
 
 
 async def listed(session: AsyncSession) -> list[ApiKey]:
@@ -77,7 +81,3 @@ async def revoke(session: AsyncSession, key_id: str, who: str, now: datetime) ->
         raise NoSuch(f"there is no key {key_id}, or it was revoked")
     key.revoked_at = now
     audit.record(session, now, who, "api key revoked", key_id)
-
-
-def _sha256(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode(errors="replace")).digest()

@@ -29,7 +29,7 @@ from .ways import Ways
 _LOGGER = logging.getLogger(__name__)
 END: Final = 30.0
 """Seconds for requests that are being answered when the program ends: more than a door takes."""
-SETTLE_EVERY: Final = 30.0
+SETTLE_EVERY: Final = 5.0
 RETAIN_EVERY: Final = 6 * 3600.0
 
 
@@ -128,12 +128,13 @@ async def _settle(cloud: Cloud) -> None:
 
 
 async def _retain(cloud: Cloud, config: Config) -> None:
-    """Forget what is too old."""
+    """Forget what is too old: now, because a program that is often started anew would never come to it, and then."""
+    failed = False
     while not cloud.ending.is_set():
-        await cloud.until_ending(RETAIN_EVERY)
-        if cloud.ending.is_set():
-            return
         try:
-            await retain(cloud.store, config.retention, "retention", cloud.now())
+            await retain(cloud.store, config.retention, "retention", cloud.now(), scrub=failed)
+            failed = False
         except StoreUnavailable as err:
+            failed = True
             _LOGGER.warning("Nothing was forgotten: the database does not answer: %s", err)
+        await cloud.until_ending(RETAIN_EVERY)

@@ -27,7 +27,8 @@ from .store.tables import Building, Controller, Door, DoorController, Link
 
 RADIUS: Final = (5, 500)
 """Metres that a door's own limit may be."""
-MOST_DOORS: Final = 64
+MOST_ADDED: Final = 64
+"""Doors in the file of a building that is added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ def read_doors(text: str) -> tuple[NewDoor, ...]:
         rows = json.loads(text)
     except (ValueError, RecursionError) as err:
         raise NotPossible(f"this is not JSON: {err}") from err
-    if not isinstance(rows, list) or not 0 < len(rows) <= MOST_DOORS:
-        raise NotPossible(f"this has to be a list of 1 to {MOST_DOORS} doors")
+    if not isinstance(rows, list) or not 0 < len(rows) <= MOST_ADDED:
+        raise NotPossible(f"this has to be a list of 1 to {MOST_ADDED} doors")
     return tuple(_door(row, f"door {number}") for number, row in enumerate(rows, 1))
 
 

@@ -32,11 +32,7 @@ class Reason(StrEnum):
 
     # ID
     NOT_VERIFIED = "not_verified"
-    """The passkey's answer does not verify."""
-    OTHER_REQUEST = "other_request"
-    """It was given for another request."""
-    NOT_PRESENT = "not_present"
-    """The phone did not see that somebody is there."""
+    """The passkey's answer does not verify, or not for this very request."""
     NO_USER_VERIFICATION = "no_user_verification"
     """The phone did not see who it is: no fingerprint, face or PIN."""
     PASSKEY_COPIED = "passkey_copied"
@@ -107,10 +103,9 @@ class AssertionFacts:
     """What the passkey's answer to this request's challenge shows."""
 
     verified: bool
-    """The signature is the device's, over our challenge, for our site."""
-    digest_matches: bool
-    """The challenge is made of this very request: stop, door and position."""
-    user_present: bool
+    """The signature is the device's, for our site, over a challenge made of this very request: stop, door and position;
+    and somebody was there.
+    """
     user_verified: bool
     sign_count_ok: bool
     """It has risen, or the authenticator does not count."""
@@ -276,14 +271,21 @@ def judge(asked: Asked, known: Known, now: datetime) -> Verdict:
     )
 
 
+def judge_again(verdict: Verdict, asked: Asked, known: Known, now: datetime) -> Verdict:
+    """Return what is left at ``now`` of a verdict that passed, while its request has the door: a dispatcher may have
+    withdrawn the device, the driver, the stop or the building since. Position and time are of when it was asked.
+    """
+    _, _, position, time = verdict.results
+    route = _route(asked, known, now)
+    if route is Reason.ALREADY_ASKED:  # by this very request; all that a dispatcher can withdraw is looked at before
+        route = None
+    return Verdict((Result(Check.ID, _id(asked, known, now)), Result(Check.ROUTE, route), position, time))
+
+
 def _id(asked: Asked, known: Known, now: datetime) -> Reason | None:
     proof, driver, device = asked.assertion, known.driver, known.device
     if not proof.verified:
         return Reason.NOT_VERIFIED
-    if not proof.digest_matches:
-        return Reason.OTHER_REQUEST
-    if not proof.user_present:
-        return Reason.NOT_PRESENT
     if not proof.user_verified:
         return Reason.NO_USER_VERIFICATION
     if not proof.sign_count_ok:

@@ -25,7 +25,8 @@ from .store import database_url
 
 DEFAULT_PORT: Final = 8480
 _MOST: Final[Mapping[str, int]] = {
-    # Not above what a building allows by default, and a token has to be signed within 120 s of the request.
+    # The widest that may make sense: buildings judge again by limits of their own, and a token has to be signed within
+    # 120 s of the request. Of what is kept, little more than a year.
     "distance": 500,
     "accuracy": 500,
     "fix_age": 300,

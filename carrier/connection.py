@@ -42,6 +42,12 @@ CLOSE_WAIT: Final = 5.0
 """Seconds for a controller to hear that its link ends."""
 PLACE_WAIT: Final = 4.0
 """Seconds for a place among the open questions."""
+LONGEST_CHALLENGE: Final = 2000
+"""Characters of a signed challenge: twice as many as the longest one has whose members are all as long as they may be.
+JSON takes as much white space as there is room for, and a notification to another replica holds less than a frame.
+"""
+FRAMES_PER_SECOND, FRAMES_AT_ONCE = 100.0, 2000.0
+"""All that a controller says, pings of the WebSocket included: more than it has to say when it comes back."""
 LISTS_PER_SECOND, LISTS_AT_ONCE = 1 / 60, 8.0
 """How often a controller may ask for a list again."""
 
@@ -67,6 +73,7 @@ class Connection:
         "_socket",
         "_transport",
         "closing",
+        "frames",
         "heard",
         "id",
         "issuer",
@@ -93,6 +100,7 @@ class Connection:
         self._places = asyncio.Semaphore(MOST_OPEN)
         self.heard: asyncio.Future[None] | bool = True
         """Whether anything has come since the last ping; or who waits for that."""
+        self.frames = Bucket(FRAMES_PER_SECOND, FRAMES_AT_ONCE, FRAMES_AT_ONCE, now)
         self.settling = 0
         """Acceptances of it that are not looked up yet."""
         self.settled: asyncio.Event | None = None
@@ -111,6 +119,8 @@ class Connection:
             raise Unreachable(answer.word.upper())
         assert isinstance(answer, Challenge)
         try:
+            if len(answer.jwt) > LONGEST_CHALLENGE:
+                raise Violation("a challenge that is longer than any")
             read_challenge(answer.jwt, self.peer.controller, self.issuer, door)
         except Violation as err:
             self.close(Close.VIOLATION)

@@ -4,7 +4,7 @@ Each step is committed before the next one begins, so that a door of a stop gets
 killed in between:
 
     asked      all four confirmations hold, and the door is this request's alone      nothing is signed
-    signed     the token is written down as issued                                    it may leave from here on
+    signed     nothing of it was withdrawn, and the token is written down as issued   it may leave from here on
     granted, refused_by_building, unknown                                             what the building said, or nothing
 
 A door is given back if nothing was signed, if its token certainly never left this cloud, or, once, if the building
@@ -23,19 +23,19 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 
 from vestibule_core import b64url, token
 from vestibule_core.model import Code, DoorId, Issuer, Word
 from vestibule_core.token import Claims, Confirmations, DriverProof
 
-from . import audit, keys
-from .checks import Asked, Check, Known, Limits, Reason, Result, Verdict, judge
-from .evidence import seal
+from . import alarms, audit, keys
+from .checks import Asked, Check, Known, Limits, Reason, Result, Verdict, judge, judge_again
+from .evidence import Sealed, seal
 from .keys import Keyring, KeyUnusable
 from .store import Store, StoreUnavailable
-from .store.queries import claim_door, known, move_request, pseudonym, release_door, tokens_for
-from .store.tables import Evidence, Issued, KeyUse, OutcomeTold, Request, RequestState
+from .store.queries import claim_door, known, move_request, not_withdrawn, pseudonyms, release_door, tokens_for
+from .store.tables import AlarmKind, Evidence, Issued, KeyUse, OutcomeTold, Request, RequestState
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -45,10 +45,12 @@ CHALLENGE_WAIT: Final = 8.0
 """Seconds for which a building may take for a challenge."""
 UNLOCK_WAIT: Final = 15.0
 """Seconds for which it may take for a door; a token is spent within 5 s or not at all."""
-ASKED_FOR: Final = timedelta(seconds=60)
-"""After which a request that has not been signed never will be."""
-SIGNED_FOR: Final = timedelta(seconds=180)
-"""After which a token without an outcome is unknown: it is no longer good anywhere."""
+ASKED_FOR: Final = timedelta(seconds=30)
+"""After which a request that has not been signed never will be: its replica is gone, or so slow that it is refused."""
+SIGNED_FOR: Final = timedelta(seconds=35)
+"""After which a token without an outcome is unknown: as a rule its replica has told by then. An answer may still come.
+"""
+_UNSIGNED: Final = (RequestState.ASKED,)
 _RECORD_TRIES: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Seconds between attempts to write an outcome down while the database is away."""
 
@@ -72,6 +74,8 @@ class Answer:
 
     word: Word
     code: str | None = None
+    passed_on: bool = False
+    """By another replica, in whose name anybody may speak who reaches the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ class Desk:
 
 async def decide(desk: Desk, asked: Asked, judged: Callable[[Verdict], None] = lambda _: None) -> Outcome:
     """Return what becomes of a wish. It goes on if the caller goes away. ``judged`` is told the four confirmations as
-    soon as they are written down.
+    soon as they are written down, and once more if one of them was withdrawn before a token was signed.
 
     Raises StoreUnavailable: nothing was sent (but the door may be claimed until ``settle``, or for good, if it was
     just being written down that a token is signed); IntegrityError: this request has been decided already.
@@ -150,22 +154,23 @@ async def _decide(desk: Desk, asked: Asked, judged: Callable[[Verdict], None]) -
             raise Unreachable("WRONG_CHALLENGE")
         text, jti = await _signed(desk, asked, facts, verdict, challenge.nonce, evidence)
     except TimeoutError:
-        return await _unsigned(desk, asked, verdict, Unreachable().code)
+        return await _unsent(desk, asked, verdict, Unreachable().code, _UNSIGNED)
     except Unreachable as err:
-        return await _unsigned(desk, asked, verdict, err.code)
+        return await _unsent(desk, asked, verdict, err.code, _UNSIGNED)
     except KeyUnusable as err:
         _LOGGER.error("no_signing_key", extra={"facts": {"why": str(err)}})  # noqa: TRY400 - it says all there is
-        return await _unsigned(desk, asked, verdict, "NO_SIGNING_KEY")
-    except _Settled:  # this program slept, and another one has given the door back
-        return Outcome(asked.request, RequestState.UNREACHABLE, verdict, "LATE")
+        return await _unsent(desk, asked, verdict, "NO_SIGNING_KEY", _UNSIGNED)
+    except _Overtaken:
+        return await _overtaken(desk, asked, facts, verdict, judged)
     try:
         async with asyncio.timeout(UNLOCK_WAIT):
             answer = await desk.link.unlock(challenge, text)
     except NotSent as err:
-        return await _unsent(desk, asked, verdict, err.code)
+        # Also if that took so long that another replica calls it unknown.
+        return await _unsent(desk, asked, verdict, err.code, (RequestState.SIGNED, RequestState.UNKNOWN))
     except TimeoutError, Unreachable:
         answer = Answer(Word.UNKNOWN_OUTCOME)
-    return await _told(desk, asked, verdict, jti, answer)
+    return await _told(desk, asked, verdict, building, jti, answer)
 
 
 async def _judged(desk: Desk, asked: Asked) -> tuple[Verdict, Known, str]:
@@ -182,21 +187,14 @@ async def _judged(desk: Desk, asked: Asked) -> tuple[Verdict, Known, str]:
             door_id=asked.door,
             asked_at=asked.asked_at,
             decided_at=now,
-            state=RequestState.ASKED,
-            code=None,
             signed_jti=None,
-            told=[],
-            evidence_digest="",
         )
+        sealed = _write(row, verdict, seal(asked, facts, verdict, now, desk.random(16)))
         session.add(row)
         await session.flush()
         if verdict.passed and not await claim_door(session, asked.stop, asked.door, asked.request):
             verdict = _taken(verdict)  # by another request, since it was looked at
-        sealed = seal(asked, facts, verdict, now, desk.random(16))
-        row.told = [{"check": r.check, "passed": r.passed, "reason": r.reason} for r in verdict.results]
-        row.evidence_digest = sealed.digest
-        if not verdict.passed:
-            row.state, row.code = RequestState.REFUSED, verdict.reason
+            sealed = _write(row, verdict, seal(asked, facts, verdict, now, desk.random(16)))
         session.add(
             Evidence(
                 request_id=asked.request,
@@ -211,13 +209,20 @@ async def _judged(desk: Desk, asked: Asked) -> tuple[Verdict, Known, str]:
     return verdict, facts, sealed.digest
 
 
+def _write(row: Request, verdict: Verdict, sealed: Sealed) -> Sealed:
+    row.state, row.code = (RequestState.ASKED, None) if verdict.passed else (RequestState.REFUSED, verdict.reason)
+    row.told = [{"check": r.check, "passed": r.passed, "reason": r.reason} for r in verdict.results]
+    row.evidence_digest = sealed.digest
+    return sealed
+
+
 def _taken(verdict: Verdict) -> Verdict:
     who, _, where, when = verdict.results
     return replace(verdict, results=(who, Result(Check.ROUTE, Reason.ALREADY_ASKED), where, when))
 
 
-class _Settled(Exception):
-    """The request is not waiting any more."""
+class _Overtaken(Exception):
+    """The request is not waiting any more, or what confirmed it was withdrawn."""
 
 
 async def _signed(
@@ -232,6 +237,8 @@ async def _signed(
     async with desk.store.transaction() as session:
         key = await desk.keyring.signer(await keys.current(session, KeyUse.TOKENS, now))
         month = now.astimezone(UTC).strftime("%Y-%m")
+        whose = {"sub": (asked.driver, month), "stp": (asked.stop, ""), "rte": (facts.stop.route, "")}
+        known_as = await pseudonyms(session, building, whose, desk.random)
         jti = b64url.encode(desk.random(16))
         claims = Claims(
             issuer=desk.issuer,
@@ -239,12 +246,12 @@ async def _signed(
             jti=jti,
             issued_at=iat,
             expires_at=iat + TOKEN_FOR,
-            subject=await pseudonym(session, "sub", asked.driver, building, desk.random(16), month),
-            stop=await pseudonym(session, "stp", asked.stop, building, desk.random(16)),
+            subject=known_as["sub"],
+            stop=known_as["stp"],
             nonce=nonce,
             confirmations=Confirmations(
                 driver=DriverProof.PASSKEY,
-                route=await pseudonym(session, "rte", facts.stop.route, building, desk.random(16)),
+                route=known_as["rte"],
                 distance=measured["d"],
                 accuracy=measured["acc"],
                 position_age=measured["age"],
@@ -255,23 +262,41 @@ async def _signed(
             evidence=evidence,
         )
         text = token.issue(key, claims)
-        if not await move_request(session, asked.request, (RequestState.ASKED,), RequestState.SIGNED, signed_jti=jti):
-            raise _Settled
+        good = not_withdrawn(asked, now)
+        if not await move_request(session, asked.request, _UNSIGNED, RequestState.SIGNED, good, signed_jti=jti):
+            raise _Overtaken
         session.add(Issued(jti=jti, door_id=asked.door, building_id=building, iat=iat, request_id=asked.request))
     return text, jti  # only now: it is committed
 
 
-async def _unsigned(desk: Desk, asked: Asked, verdict: Verdict, code: str) -> Outcome:
+async def _overtaken(
+    desk: Desk, asked: Asked, facts: Known, verdict: Verdict, judged: Callable[[Verdict], None]
+) -> Outcome:
+    """Say which confirmation was withdrawn while the building was asked, and give the door back."""
+    now = desk.clock()
     async with desk.store.transaction() as session:
-        if await move_request(session, asked.request, (RequestState.ASKED,), RequestState.UNREACHABLE, code=code):
+        # The newest fix of this device is its own by now.
+        facts = replace(await known(session, asked, desk.limits), previous=facts.previous)
+        left = judge_again(verdict, asked, facts, now)
+        row = await session.get_one(Request, asked.request, with_for_update=True)
+        if left.passed or row.state != RequestState.ASKED:
+            left = verdict
+        else:
+            evidence = await session.get_one(Evidence, asked.request)
+            sealed = _write(row, left, seal(asked, facts, left, now, desk.random(16)))
+            evidence.salt, evidence.record = sealed.salt, sealed.record
             await release_door(session, asked.request)
-    return Outcome(asked.request, RequestState.UNREACHABLE, verdict, code)
+            audit.record(session, now, asked.driver, "request withdrawn", asked.request, reason=left.reason)
+    if left.passed:  # this program slept, and another one has given the door back, or will
+        return await _unsent(desk, asked, verdict, "LATE", _UNSIGNED)
+    judged(left)
+    return Outcome(asked.request, RequestState.REFUSED, left, left.reason)
 
 
-async def _unsent(desk: Desk, asked: Asked, verdict: Verdict, code: str) -> Outcome:
-    """Give a door back whose token is dropped here."""
+async def _unsent(desk: Desk, asked: Asked, verdict: Verdict, code: str, frm: tuple[RequestState, ...]) -> Outcome:
+    """Give a door back for which nothing was signed, or whose token is dropped here."""
     async with desk.store.transaction() as session:
-        if await move_request(session, asked.request, (RequestState.SIGNED,), RequestState.UNREACHABLE, code=code):
+        if await move_request(session, asked.request, frm, RequestState.UNREACHABLE, code=code):
             await release_door(session, asked.request)
     return Outcome(asked.request, RequestState.UNREACHABLE, verdict, code)
 
@@ -298,24 +323,26 @@ names no code.
 
 
 def is_unspent(answer: Answer) -> bool:
-    """Return whether a building has said that a token opened nothing.
+    """Return whether a building has said here that a token opened nothing.
 
     It was handed over once, and nobody hands it over again. A copy would have to reach the same door within the minute
     that its challenge is good for, as somebody whom the building lets present this carrier's tokens.
     """
-    return answer.word is Word.INVALID_TOKEN or (
-        answer.word in (Word.REFUSED, Word.UNAVAILABLE) and answer.code in _UNSPENT
+    return not answer.passed_on and (
+        answer.word is Word.INVALID_TOKEN
+        or (answer.word in (Word.REFUSED, Word.UNAVAILABLE) and answer.code in _UNSPENT)
     )
 
 
 _STATES: Final = {Word.GRANTED: RequestState.GRANTED, Word.UNKNOWN_OUTCOME: RequestState.UNKNOWN}
 
 
-async def _told(desk: Desk, asked: Asked, verdict: Verdict, jti: str, answer: Answer) -> Outcome:
-    state = _STATES.get(answer.word, RequestState.REFUSED_BY_BUILDING)
+async def _told(desk: Desk, asked: Asked, verdict: Verdict, building: str, jti: str, answer: Answer) -> Outcome:
+    outcome = Outcome(asked.request, _state_of(answer), verdict, answer.code)
     for wait in (*_RECORD_TRIES, None):
         try:
-            await record_outcome(desk.store, jti, answer, desk.clock())
+            if not await record_outcome(desk.store, jti, answer, desk.clock()):
+                return await _told_before(desk, outcome, building, asked.door, jti, answer)
         except StoreUnavailable:
             if wait is None:  # the driver is told all the same; ``settle`` will make it unknown, which is no lie
                 _LOGGER.error("outcome_not_recorded", extra={"facts": {"request": asked.request}})  # noqa: TRY400
@@ -323,28 +350,53 @@ async def _told(desk: Desk, asked: Asked, verdict: Verdict, jti: str, answer: An
                 await asyncio.sleep(wait)
         else:
             break
-    return Outcome(asked.request, state, verdict, answer.code)
+    return outcome
 
 
-async def record_outcome(store: Store, jti: str, answer: Answer, now: datetime, *, is_spent: bool = False) -> bool:
+async def _told_before(desk: Desk, outcome: Outcome, building: str, door: str, jti: str, answer: Answer) -> Outcome:
+    """Return the outcome that was written down before this answer came; a building that says two things is an alarm."""
+    async with desk.store.transaction() as session:
+        row = await session.get_one(Request, outcome.request)
+        before = await session.get(OutcomeTold, jti)
+        if before is not None and answer.word is not Word.UNKNOWN_OUTCOME and not _is_same(before, answer):
+            detail = {"door": door, "code": before.code or before.word, "answer": answer.code or answer.word.value}
+            await alarms.sound(session, AlarmKind.CONTRADICTED, building, jti, desk.clock(), once=True, **detail)
+        return replace(outcome, state=RequestState(row.state), code=row.code)
+
+
+def _is_same(before: OutcomeTold, answer: Answer) -> bool:
+    return before.word == answer.word and (answer.code is None or before.code in (None, answer.code))
+
+
+def _state_of(answer: Answer) -> RequestState:
+    return _STATES.get(answer.word, RequestState.REFUSED_BY_BUILDING)
+
+
+async def record_outcome(
+    store: Store, jti: str, answer: Answer, now: datetime, *, is_spent: bool = False, building: str | None = None
+) -> bool:
     """Write down what a building said about a token; return whether that is news. An answer that comes late replaces
-    "unknown", and nothing replaces an answer. ``is_spent``: it has said as well that it accepted it. An unknown ``jti``
-    raises LookupError: it was never issued.
+    "unknown", and nothing replaces an answer. ``is_spent``: it has said as well that it accepted it. ``building``: who
+    says so, where that is not certain; of another one's token it is no news. An unknown ``jti`` raises LookupError: it
+    was never issued.
     """
+    is_unknown = answer.word is Word.UNKNOWN_OUTCOME
+    open_ = (RequestState.SIGNED,) if is_unknown else (RequestState.SIGNED, RequestState.UNKNOWN)
+    of = Issued.jti == jti if building is None else and_(Issued.jti == jti, Issued.building_id == building)
+    request = select(Issued.request_id).where(of).scalar_subquery()
     async with store.transaction() as session:
-        issued = await session.get(Issued, jti)
-        if issued is None:
-            raise LookupError("a token that was never issued")
-        if answer.word is Word.UNKNOWN_OUTCOME:
-            return await move_request(session, issued.request_id, (RequestState.SIGNED,), RequestState.UNKNOWN)
-        open_ = (RequestState.SIGNED, RequestState.UNKNOWN)
-        state = _STATES.get(answer.word, RequestState.REFUSED_BY_BUILDING)
-        if not await move_request(session, issued.request_id, open_, state, code=answer.code):
+        code = {} if is_unknown else {"code": answer.code}
+        if not await move_request(session, request, open_, _state_of(answer), **code):
+            if await session.get(Issued, jti) is None:
+                raise LookupError("a token that was never issued")
             return False
-        session.add(OutcomeTold(jti=jti, word=answer.word, code=answer.code, at=now))
+        if not is_unknown:
+            session.add(OutcomeTold(jti=jti, word=answer.word, code=answer.code, at=now))
         # Once: a building that says so again and again is not asked for ever.
-        if not is_spent and is_unspent(answer) and await tokens_for(session, issued.request_id) == 1:
-            await release_door(session, issued.request_id)
+        if not is_spent and is_unspent(answer):
+            issued = await session.get_one(Issued, jti)
+            if await tokens_for(session, issued.request_id) == 1:
+                await release_door(session, issued.request_id)
         return True
 
 
@@ -353,14 +405,18 @@ async def settle(store: Store, now: datetime) -> tuple[int, int]:
     nothing was signed, and how many tokens are unknown now. Any replica may do it at any time.
     """
     free = unknown = 0
-    async with store.transaction() as session:
-        late = select(Request.id).where(Request.state == RequestState.ASKED, Request.decided_at < now - ASKED_FOR)
-        for request in list(await session.scalars(late)):
+    is_late = or_(
+        and_(Request.state == RequestState.ASKED, Request.decided_at < now - ASKED_FOR),
+        and_(Request.state == RequestState.SIGNED, Request.decided_at < now - SIGNED_FOR),
+    )
+    async with store.reading() as session:
+        late = (await session.execute(select(Request.id, Request.state).where(is_late))).tuples().all()
+    for request, state in late:  # one by one: whoever works on one of them keeps none of the others
+        async with store.transaction() as session:
+            if state == RequestState.SIGNED:
+                unknown += await move_request(session, request, (RequestState.SIGNED,), RequestState.UNKNOWN)
             # Whoever had it and still lives cannot sign after this: signing begins by leaving the same state.
-            if await move_request(session, request, (RequestState.ASKED,), RequestState.UNREACHABLE, code="LATE"):
+            elif await move_request(session, request, _UNSIGNED, RequestState.UNREACHABLE, code="LATE"):
                 await release_door(session, request)
                 free += 1
-        late = select(Request.id).where(Request.state == RequestState.SIGNED, Request.decided_at < now - SIGNED_FOR)
-        for request in list(await session.scalars(late)):
-            unknown += await move_request(session, request, (RequestState.SIGNED,), RequestState.UNKNOWN)
     return free, unknown

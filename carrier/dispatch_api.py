@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from http import HTTPStatus
+from itertools import batched
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -22,13 +24,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from vestibule_core.strict import FLAG, Message, choice, optional, parsed, record, text
 
-from . import alarms, audit, buildings, drivers, manifests
+from . import alarms, api_keys, audit, buildings, drivers, manifests
 from .api_keys import Scope
-from .checks import StopState
+from .checks import Opening, StopState
 from .drivers import LONGEST_NAME, NoSuch, NotPossible
 from .intake import MAX_REQUEST, Call, ErrorWord, Route, TurnedAway, bad_request, not_found, said
 from .manifests import MAX_BYTES, ManifestError
-from .store import queries
+from .store import Prefix, StoreUnavailable, is_id, queries
 from .store.tables import (
     Alarm,
     Building,
@@ -37,22 +39,32 @@ from .store.tables import (
     Driver,
     Evidence,
     Request,
+    RequestState,
     Stop,
 )
 from .store.tables import Route as DayRoute
 
+_LOGGER = logging.getLogger(__name__)
+
 MOST: Final = 200
 """Decisions, or entries of the audit, in one answer."""
+_AT_ONCE: Final = 1000
+"""Stops whose doors are looked for at once."""
 _LONGEST_ID: Final = 60
 _LONGEST_NUMBER: Final = 19
 LIVE_EVERY: Final = 1.0
 """Seconds between two looks for what is new."""
 LIVE_FOR: Final = timedelta(minutes=10)
 """For which a request's outcome may still change, and is told live."""
+LIVE_LATE: Final = timedelta(seconds=90)
+"""After its moment a decision may come to be seen: longer than a transaction waits for its turns, and replicas' clocks
+differ.
+"""
 LIVE_MOST: Final = 16
 """Programs that follow at once, in each replica."""
 LIVE_BEAT: Final = 15
 """Looks without anything new after which an empty line says that we are still there."""
+_MAY_CHANGE: Final = frozenset({RequestState.ASKED, RequestState.SIGNED, RequestState.UNKNOWN})
 
 
 class Ended(StrEnum):
@@ -79,18 +91,11 @@ class _StopEnd:
     state: Ended
 
 
-def _moment(spelt: str) -> datetime:
-    at = datetime.fromisoformat(spelt)
-    if at.tzinfo is None or not 2000 < at.year < 2200:
-        raise ValueError("no moment with an offset from UTC")
-    return at
-
-
 def _spell(at: datetime | None) -> str | None:
     return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-_MOMENT: Final = parsed(_moment, lambda at: _spell(at) or "")
+_MOMENT: Final = parsed(manifests.moment, lambda at: _spell(at) or "")
 NEW_DRIVER: Final = Message(
     record(_NewDriver, {"name": text(LONGEST_NAME, 1), "vetted_until": optional(_MOMENT)}), MAX_REQUEST
 )
@@ -127,7 +132,7 @@ async def _add_driver(call: Call) -> web.Response:
 
 
 async def _change_driver(call: Call) -> web.Response:
-    wanted, id_ = call.read(DRIVER_CHANGE), call.request.match_info["driver"]
+    wanted, id_ = call.read(DRIVER_CHANGE), call.id(Prefix.DRIVER)
     async with _changing(call) as session:
         driver = await drivers.get(session, id_)
         if driver.vetted_until != wanted.vetted_until:
@@ -140,14 +145,14 @@ async def _change_driver(call: Call) -> web.Response:
 
 async def _remove_driver(call: Call) -> web.Response:
     async with _changing(call) as session:
-        await drivers.remove(session, call.request.match_info["driver"], call.by.id, call.now)
+        await drivers.remove(session, call.id(Prefix.DRIVER), call.by.id, call.now)
     await call.cloud.store.scrub()
     return web.Response(status=HTTPStatus.NO_CONTENT)
 
 
 async def _invite(call: Call) -> web.Response:
     async with _changing(call) as session:
-        secret = await drivers.invite(session, call.request.match_info["driver"], call.by.id, call.now)
+        secret = await drivers.invite(session, call.id(Prefix.DRIVER), call.by.id, call.now)
     # After "#": a browser sends it to nobody, no log has it, and a preview of the link does not follow it.
     link = f"{call.cloud.party.origin}/#join={secret}"
     return said({"link": link, "expires_at": _spell(call.now + drivers.INVITED_FOR)}, HTTPStatus.CREATED)
@@ -155,21 +160,14 @@ async def _invite(call: Call) -> web.Response:
 
 async def _revoke_driver(call: Call) -> web.Response:
     async with _changing(call) as session:
-        revoked = await drivers.revoke(session, _id(call, "driver"), call.by.id, call.now)
+        revoked = await drivers.revoke(session, call.id(Prefix.DRIVER), call.by.id, call.now)
     return said({"devices": revoked})
 
 
 async def _revoke_device(call: Call) -> web.Response:
     async with _changing(call) as session:
-        revoked = await drivers.revoke(session, _id(call, "device"), call.by.id, call.now)
+        revoked = await drivers.revoke(session, call.id(Prefix.DEVICE), call.by.id, call.now)
     return said({"devices": revoked})
-
-
-def _id(call: Call, kind: str) -> str:
-    """Return an id of the path; one of another kind is not there."""
-    if not (spelt := call.request.match_info[kind]).startswith(f"{kind}:"):
-        raise not_found()
-    return spelt
 
 
 def _driver(driver: Driver, devices: Iterable[Device]) -> dict[str, Any]:
@@ -261,7 +259,9 @@ async def _routes(call: Call) -> web.Response:
                 .order_by(Stop.route_id, Stop.seq)
             )
         ).all()
-        doors = await queries.openings(session, [stop.id for stop in stops])
+        doors = dict[str, tuple[tuple[str, Opening], ...]]()
+        for some in batched(stops, _AT_ONCE, strict=False):  # a statement has at most 32 767 values
+            doors |= await queries.openings(session, [stop.id for stop in some])
     of: dict[str, list[dict[str, Any]]] = {route.id: [] for route in routes}
     for stop in stops:
         of[stop.route_id].append(
@@ -294,14 +294,14 @@ async def _routes(call: Call) -> web.Response:
 
 async def _cancel_route(call: Call) -> web.Response:
     async with _changing(call) as session:
-        stops = await manifests.cancel_route(session, call.request.match_info["route"], call.by.id, call.now)
+        stops = await manifests.cancel_route(session, call.id(Prefix.ROUTE), call.by.id, call.now)
     return said({"stops": stops})
 
 
 async def _end_stop(call: Call) -> web.Response:
     state = StopState(call.read(STOP_END).state)
     async with _changing(call) as session:
-        await manifests.end_stop(session, call.request.match_info["stop"], state, call.by.id, call.now)
+        await manifests.end_stop(session, call.id(Prefix.STOP), state, call.by.id, call.now)
     return web.Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -310,6 +310,8 @@ async def _end_stop(call: Call) -> web.Response:
 
 async def _decisions(call: Call) -> web.Response:
     limit, before = _limit(call), call.request.query.get("before")
+    if before is not None and not is_id(before, Prefix.REQUEST):
+        raise bad_request("before")
     wanted = select(Request).order_by(Request.asked_at.desc(), Request.id.desc()).limit(limit)
     async with call.cloud.store.transaction() as session:
         if before is not None:
@@ -327,35 +329,60 @@ async def _decisions(call: Call) -> web.Response:
 
 async def _live(call: Call) -> web.StreamResponse:
     """Tell each decision as soon as it is there, and again when its outcome is: one JSON object in a line, for as long
-    as the caller listens. Nothing is told twice.
+    as the caller listens and its key is good. Nothing is told twice, and nothing is left out.
     """
-    cloud, told = call.cloud, dict[str, str]()
+    cloud = call.cloud
     if cloud.followers >= LIVE_MOST:
         raise TurnedAway(HTTPStatus.SERVICE_UNAVAILABLE, ErrorWord.UNAVAILABLE, {hdrs.RETRY_AFTER: "10"})
     answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/x-ndjson", "X-Accel-Buffering": "no"})
     with cloud.following():
         await answer.prepare(call.request)
         quiet = LIVE_BEAT
-        while not cloud.ending.is_set():
-            since = cloud.now() - LIVE_FOR
-            wanted = select(Request).where(Request.asked_at >= since).order_by(Request.asked_at.desc()).limit(MOST)
-            async with cloud.store.transaction() as session:
-                recent = (await session.scalars(wanted)).all()
-                new = [each for each in reversed(recent) if told.get(each.id) != each.state]
-                lines = await _told(session, new)
-            told = {each.id: each.state for each in recent}
-            quiet = 0 if lines else quiet + 1
+        with suppress(ConnectionError):  # the listener has gone
             try:
-                for line in lines:
-                    await answer.write(json.dumps(line).encode() + b"\n")
-                if quiet >= LIVE_BEAT:
-                    await answer.write(b"\n")  # so that a listener who has gone is noticed
-                    quiet = 0
-            except ConnectionError:
-                return answer
-            await cloud.until_ending(LIVE_EVERY)
-        await answer.write_eof()
+                async with aclosing(_news(call)) as news:
+                    async for lines in news:
+                        quiet = 0 if lines else quiet + 1
+                        for line in lines:
+                            await answer.write(json.dumps(line).encode() + b"\n")
+                        if quiet >= LIVE_BEAT:
+                            await answer.write(b"\n")  # so that a listener who has gone is noticed
+                            quiet = 0
+            except StoreUnavailable as err:  # the answer has begun, so that it can only end
+                _LOGGER.warning("The database does not answer: %s", err)
+            await answer.write_eof()
     return answer
+
+
+async def _news(call: Call) -> AsyncGenerator[list[dict[str, Any]]]:
+    """Give what is new at each look, MOST at a time, nothing if nothing is; end with the key or the program.
+
+    Looked for by when it was decided: a driver confirms a wish long after others have asked and were answered.
+    """
+    cloud, since, told = call.cloud, call.now - LIVE_FOR, dict[str, str]()
+    while not cloud.ending.is_set():
+        now = cloud.now()
+        open_ = [id_ for id_, state in told.items() if state in _MAY_CHANGE]
+        wanted = (
+            select(Request.id, Request.state)
+            .where(Request.asked_at >= now - LIVE_FOR, or_(Request.decided_at >= since, Request.id.in_(open_)))
+            .order_by(Request.decided_at, Request.id)
+        )
+        async with cloud.store.reading() as session:
+            states = dict((await session.execute(wanted)).tuples().all())
+        told = {id_: told[id_] for id_ in states if id_ in told}
+        new = [id_ for id_, state in states.items() if told.get(id_) != state]
+        for ids in [*batched(new, MOST, strict=False)] or [()]:
+            async with cloud.store.reading() as session:
+                if not await api_keys.is_good(session, call.by.id):
+                    return
+                these = select(Request).where(Request.id.in_(ids)).order_by(Request.decided_at, Request.id)
+                found = (await session.scalars(these)).all() if ids else ()
+                lines = await _told(session, found) if ids else []
+            told |= {each.id: each.state for each in found}
+            yield lines
+        since = now - LIVE_LATE
+        await cloud.until_ending(LIVE_EVERY)
 
 
 async def _told(session: AsyncSession, requests: Sequence[Request]) -> list[dict[str, Any]]:
@@ -414,10 +441,11 @@ def _measured(evidence: dict[str, Any] | None) -> dict[str, Any] | None:
 async def _audit(call: Call) -> web.Response:
     limit = _limit(call)
     before = call.number("before", 0) if "before" in call.request.query else None
-    if len(call.request.query.get("subject", "")) > _LONGEST_ID:
+    subject = call.request.query.get("subject")
+    if subject is not None and not (len(subject) <= _LONGEST_ID and subject.isascii() and subject.isprintable()):
         raise bad_request("subject")
     async with call.cloud.store.transaction() as session:
-        entries = await audit.newest(session, limit, before, call.request.query.get("subject"))
+        entries = await audit.newest(session, limit, before, subject)
     return said(
         {
             "entries": [

@@ -9,7 +9,6 @@ registered by it, or stop a decision because whoever asked has gone.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -47,7 +46,7 @@ from .intake import (
     said,
 )
 from .passkeys import Assertion, NotProven, Registration
-from .store import Prefix, StoreUnavailable, new_id, queries
+from .store import Prefix, StoreUnavailable, new_id, queries, sha256
 from .store.tables import Building, Ceremony, Device, Door, Driver, Request, RequestState, Session, Stop
 from .store.tables import Route as DayRoute
 
@@ -150,7 +149,7 @@ async def _join(call: Call) -> web.Response:
         if (driver := await drivers.invited(session, secret, call.now)) is None:
             raise not_found()
         devices = await _devices(session, driver.id)
-        session.add(_ceremony(challenge, "register", driver.id, {"link": _sha256(secret.encode()).hex()}, call.now))
+        session.add(_ceremony(challenge, "register", driver.id, {"link": sha256(secret).hex()}, call.now))
         options = passkeys.registration_options(
             call.cloud.party,
             challenge,
@@ -172,10 +171,10 @@ async def _joined(call: Call) -> web.Response:
         raise forbidden() from err
     try:
         async with call.cloud.store.transaction() as session:
-            used = await queries.use_ceremony(session, _sha256(challenge), "register", call.now)
-            if used is None or used.payload["link"] != _sha256(secret.encode()).hex():
-                raise _expired()
             driver = await drivers.use_invitation(session, secret, call.now)
+            used = await queries.use_ceremony(session, sha256(challenge), "register", call.now)
+            if used is None or used["link"] != sha256(secret).hex():
+                raise _expired()
             if driver is None or not await _may_come_in(session, driver):
                 raise not_found()
             if len(await _devices(session, driver)) >= DEVICES:
@@ -217,7 +216,7 @@ async def _sign_in_shown(call: Call) -> web.Response:
     except NotProven as err:
         raise forbidden() from err
     async with call.cloud.store.transaction() as session:
-        if await queries.use_ceremony(session, _sha256(challenge), "sign_in", call.now) is None:
+        if await queries.use_ceremony(session, sha256(challenge), "sign_in", call.now) is None:
             raise _expired()
         device = await session.scalar(select(Device).where(Device.credential_id == shown.credential_id))
         if device is None or device.revoked_at is not None or not await _may_come_in(session, device.driver_id):
@@ -228,7 +227,7 @@ async def _sign_in_shown(call: Call) -> web.Response:
             )
         except NotProven as err:
             raise forbidden() from err
-        if not (proof.user_verified and proof.count_rose and await _count(session, device.id, proof.sign_count)):
+        if not (proof.user_verified and proof.count_rose and await _count(session, device, proof.sign_count)):
             raise forbidden()
         return await _signed_in(session, device.id, call.now)
 
@@ -237,7 +236,7 @@ async def _sign_out(call: Call) -> web.Response:
     secret = _secret(call.request)
     assert secret is not None, "it is what the caller was known by"
     async with call.cloud.store.transaction() as session:
-        await session.execute(delete(Session).where(Session.secret_sha256 == _sha256(secret)))
+        await session.execute(delete(Session).where(Session.secret_sha256 == sha256(secret)))
     answer = web.Response(status=HTTPStatus.NO_CONTENT)
     answer.del_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="Strict")
     return answer
@@ -249,7 +248,7 @@ async def _signed_in(session: AsyncSession, device: str, now: datetime) -> web.R
     older = select(Session.secret_sha256).where(Session.device_id == device).order_by(Session.created_at.desc())
     too_old = (await session.scalars(older.offset(SESSIONS - 1))).all()
     await session.execute(delete(Session).where(Session.secret_sha256.in_(too_old)))
-    session.add(Session(secret_sha256=_sha256(secret), device_id=device, created_at=now, expires_at=now + SESSION))
+    session.add(Session(secret_sha256=sha256(secret), device_id=device, created_at=now, expires_at=now + SESSION))
     answer = web.Response(status=HTTPStatus.NO_CONTENT)
     answer.set_cookie(
         COOKIE,
@@ -267,13 +266,19 @@ async def caller(session: AsyncSession, request: web.Request, now: datetime) -> 
     """Return who has signed in in the browser that asks: a device that is not revoked, of a driver who is active."""
     if (secret := _secret(request)) is None:
         return None
-    signed_in = await session.get(Session, _sha256(secret))
-    if signed_in is None or signed_in.expires_at <= now:
-        return None
-    device = await session.get_one(Device, signed_in.device_id)
-    if device.revoked_at is not None or not await _may_come_in(session, device.driver_id):
-        return None
-    return Caller(device.id, device.driver_id)
+    found = await session.execute(
+        select(Device.id, Device.driver_id)
+        .join(Session, Session.device_id == Device.id)
+        .join(Driver, Driver.id == Device.driver_id)
+        .where(
+            Session.secret_sha256 == sha256(secret),
+            Session.expires_at > now,
+            Device.revoked_at.is_(None),
+            Driver.active,
+            Driver.removed_at.is_(None),
+        )
+    )
+    return None if (row := found.one_or_none()) is None else Caller(*row)
 
 
 async def _may_come_in(session: AsyncSession, driver_id: str) -> bool:
@@ -291,11 +296,16 @@ def _secret(request: web.Request) -> bytes | None:
 _COOKIE_TEXT: Final = raw(32)
 
 
-async def _count(session: AsyncSession, device: str, to: int) -> bool:
-    """Keep how often a device has signed; return False if another request has brought it as far in between."""
+async def _count(session: AsyncSession, device: Device, to: int) -> bool:
+    """Keep how often a device has signed; return False if another request has brought it as far in between.
+
+    A device that does not count says 0 each time: that needs no writing down.
+    """
+    if device.sign_count == to == 0:
+        return True
     changed = await session.execute(
         update(Device)
-        .where(Device.id == device, (Device.sign_count < to) | ((Device.sign_count == 0) & (to == 0)))
+        .where(Device.id == device.id, Device.sign_count < to)
         .values(sign_count=to)
         .execution_options(synchronize_session=False)
     )
@@ -403,9 +413,10 @@ async def _decide(call: Call, asked: Asked, lines: asyncio.Queue[dict[str, Any] 
 
     try:
         outcome = await decide(call.cloud.desk, asked, judged)
-        lines.put_nowait(_outcome_line(outcome.state, outcome.code))
-    except StoreUnavailable:
-        lines.put_nowait(_outcome_line("unavailable", None))
+        again = await _may_ask_again(call, outcome.state, asked.stop, asked.door)
+        lines.put_nowait(_outcome_line(outcome.state, outcome.code, may_ask_again=again))
+    except StoreUnavailable:  # nothing was sent
+        lines.put_nowait(_outcome_line("unavailable", None, may_ask_again=True))
     finally:
         lines.put_nowait(None)
 
@@ -416,42 +427,59 @@ def _check_line(check: Check, reason: Reason | None) -> dict[str, Any]:
     return line | {"reason": reason, "text": what, "advice": advice}
 
 
-def _outcome_line(state: str, code: str | None) -> dict[str, Any]:
+def _outcome_line(state: str, code: str | None, *, may_ask_again: bool) -> dict[str, Any]:
     what, advice = words.told(code)
-    return {"event": "outcome", "state": state, "code": code, "text": what, "advice": advice}
+    line = {"event": "outcome", "state": state, "code": code, "text": what, "advice": advice}
+    return line | {"may_ask_again": may_ask_again}
+
+
+_NEVER_AGAIN: Final = frozenset({RequestState.GRANTED, RequestState.UNKNOWN})
+_UNDER_WAY: Final = frozenset({RequestState.ASKED, RequestState.SIGNED})
+
+
+async def _may_ask_again(call: Call, state: str, stop: str, door: str) -> bool:
+    """Return whether a door may be asked for once more at its stop, as far as the database can be asked."""
+    if state in _NEVER_AGAIN:
+        return False
+    try:
+        async with call.cloud.store.reading() as session:
+            return await queries.is_free(session, call.driver, stop, door)
+    except StoreUnavailable:
+        return state == RequestState.UNREACHABLE  # which has given the door back
 
 
 def _lines_of(request: Request) -> list[dict[str, Any]]:
-    """Return what was said of a request so far."""
-    lines = [
+    """Return what was said of the confirmations of a request."""
+    return [
         _check_line(Check(each["check"]), None if each["reason"] is None else Reason(each["reason"]))
         for each in request.told
     ]
-    if request.state not in (RequestState.ASKED, RequestState.SIGNED):
-        lines.append(_outcome_line(request.state, request.code))
-    return lines
 
 
 async def _asked(call: Call, shown: Assertion) -> Asked:
     """Return what was asked for and whether the device has signed that; use the challenge up."""
     request = call.request.match_info["request"]
     try:
-        key = _sha256(passkeys.challenge_in(shown.client_data))
+        key = sha256(passkeys.challenge_in(shown.client_data))
     except NotProven as err:
         raise forbidden() from err
     async with call.cloud.store.transaction() as session:
-        ceremony = await session.get(Ceremony, key)
-        if ceremony is None or ceremony.kind != "request" or ceremony.driver_id != call.driver:
+        found = await session.execute(
+            select(Ceremony, Device)
+            .join(Device, Device.id == call.by.id)
+            .where(Ceremony.challenge_sha256 == key, Ceremony.kind == "request", Ceremony.driver_id == call.driver)
+        )
+        if (row := found.one_or_none()) is None:
             raise not_found()
+        ceremony, device = row
         if ceremony.used_at is not None:
             raise _expired()
         text = ceremony.payload["content"].encode()
         content = json.loads(text)
         if content["request"] != request or content["device"] != call.by.id:
             raise not_found()
-        if await queries.use_ceremony(session, key, "request", call.now) is None:
+        if not await queries.use_up(session, key, "request", call.now):
             raise _expired()
-        device = await session.get_one(Device, call.by.id)
         facts = await _facts(session, call, shown, passkeys.challenge_of(text), device)
     position = content["position"]
     return Asked(
@@ -483,28 +511,28 @@ async def _facts(
         )
     except NotProven:
         return _NOTHING_SHOWN
-    counted = proof.count_rose and await _count(session, device.id, proof.sign_count)
+    counted = proof.count_rose and await _count(session, device, proof.sign_count)
     return AssertionFacts(
         verified=True,
-        digest_matches=True,  # it is the challenge that the signature was verified with
-        user_present=True,  # without that it does not verify
         user_verified=proof.user_verified,
         sign_count_ok=counted,
     )
 
 
-_NOTHING_SHOWN: Final = AssertionFacts(
-    verified=False, digest_matches=False, user_present=False, user_verified=False, sign_count_ok=False
-)
+_NOTHING_SHOWN: Final = AssertionFacts(verified=False, user_verified=False, sign_count_ok=False)
 
 
 async def _state(call: Call) -> web.Response:
     """Say again what has become of a request. Nothing is asked of the building again."""
-    async with call.cloud.store.transaction() as session:
-        request = await session.get(Request, call.request.match_info["request"])
+    async with call.cloud.store.reading() as session:
+        request = await session.get(Request, call.id(Prefix.REQUEST))
     if request is None or request.driver_id != call.driver:
         raise not_found()
-    return said({"events": _lines_of(request)})
+    lines = _lines_of(request)
+    if request.state not in _UNDER_WAY:
+        again = await _may_ask_again(call, request.state, request.stop_id, request.door_id)
+        lines.append(_outcome_line(request.state, request.code, may_ask_again=again))
+    return said({"events": lines})
 
 
 # ---- small things ----
@@ -512,16 +540,12 @@ async def _state(call: Call) -> web.Response:
 
 def _ceremony(challenge: bytes, kind: str, driver: str | None, payload: dict[str, Any], now: datetime) -> Ceremony:
     return Ceremony(
-        challenge_sha256=_sha256(challenge),
+        challenge_sha256=sha256(challenge),
         kind=kind,
         driver_id=driver,
         payload=payload,
         expires_at=now + CEREMONY,
     )
-
-
-def _sha256(secret: bytes) -> bytes:
-    return hashlib.sha256(secret).digest()
 
 
 def _expired() -> TurnedAway:

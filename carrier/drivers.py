@@ -6,7 +6,6 @@ is an id.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from datetime import datetime, timedelta
 from typing import Final
@@ -17,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from vestibule_core import b64url
 
 from . import audit
-from .store import Prefix, new_id
+from .store import Prefix, new_id, sha256
 from .store.tables import Ceremony, Device, Driver, Invitation, Pseudonym, Session
 
 LONGEST_NAME: Final = 80
@@ -89,7 +88,7 @@ async def invite(session: AsyncSession, driver_id: str, who: str, now: datetime)
     await session.execute(delete(Invitation).where(Invitation.driver_id == driver_id, Invitation.used_at.is_(None)))
     secret = b64url.encode(os.urandom(32))
     session.add(
-        Invitation(secret_sha256=_sha256(secret), driver_id=driver_id, expires_at=now + INVITED_FOR, used_at=None)
+        Invitation(secret_sha256=sha256(secret), driver_id=driver_id, expires_at=now + INVITED_FOR, used_at=None)
     )
     audit.record(session, now, who, "driver invited", driver_id)
     return secret
@@ -97,7 +96,7 @@ async def invite(session: AsyncSession, driver_id: str, who: str, now: datetime)
 
 async def invited(session: AsyncSession, secret: str, now: datetime) -> Driver | None:
     """Return whom a link invites, None if it is used, void or too old. Uses nothing up."""
-    invitation = await session.get(Invitation, _sha256(secret))
+    invitation = await session.get(Invitation, sha256(secret))
     if invitation is None or invitation.used_at is not None or invitation.expires_at <= now:
         return None
     driver = await session.get(Driver, invitation.driver_id)
@@ -105,10 +104,15 @@ async def invited(session: AsyncSession, secret: str, now: datetime) -> Driver |
 
 
 async def use_invitation(session: AsyncSession, secret: str, now: datetime) -> str | None:
-    """Use a link up; return the driver's id, None if it is used, void or too old."""
+    """Use a link up; return the driver's id, None if it is used, void or too old. Before anything else in a
+    transaction: whoever revokes or removes the driver begins with the driver, too, and neither waits for the other.
+    """
+    link = await session.get(Invitation, sha256(secret))
+    if link is None or await session.get(Driver, link.driver_id, with_for_update=True) is None:
+        return None
     used = await session.scalars(
         update(Invitation)
-        .where(Invitation.secret_sha256 == _sha256(secret), Invitation.used_at.is_(None), Invitation.expires_at > now)
+        .where(Invitation.secret_sha256 == sha256(secret), Invitation.used_at.is_(None), Invitation.expires_at > now)
         .values(used_at=now)
         .returning(Invitation.driver_id)
         .execution_options(synchronize_session=False)
@@ -168,19 +172,17 @@ async def remove(session: AsyncSession, driver_id: str, who: str, now: datetime)
     """
     driver = await get(session, driver_id)
     driver.name, driver.active, driver.vetted_until, driver.removed_at = None, False, None, now
+    # In the order in which a driver who joins, signs in or asks uses them: neither waits for the other.
+    for table in (Invitation, Ceremony):
+        await session.execute(delete(table).where(table.driver_id == driver_id))
     devices = list(await session.scalars(select(Device).where(Device.driver_id == driver_id)))
-    await session.execute(delete(Session).where(Session.device_id.in_([device.id for device in devices])))
     for device in devices:  # what was recorded keeps their ids, too
         device.credential_id, device.public_key, device.transports = device.id.encode(), b"", []
         device.revoked_at = device.revoked_at or now
-    for table in (Invitation, Ceremony):
-        await session.execute(delete(table).where(table.driver_id == driver_id))
+    await session.flush()
+    await session.execute(delete(Session).where(Session.device_id.in_([device.id for device in devices])))
     await session.execute(delete(Pseudonym).where(Pseudonym.kind == "sub", Pseudonym.subject_id == driver_id))
     audit.record(session, now, who, "driver removed", driver_id)
-
-
-def _sha256(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode(errors="replace")).digest()
 
 
 def _moment(at: datetime | None) -> str | None:

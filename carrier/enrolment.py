@@ -1,19 +1,18 @@
 """How a building's controller becomes known: by a code that is good once; and what each of its hellos says.
 
 What it refuses to do: enrol two controllers by one code, move a controller from one building to another, take a door
-that another building has, or keep a code's secret.
+that another building has, keep a code's secret, or let one building fill the database.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from vestibule_core import b64url, jws
@@ -22,10 +21,26 @@ from vestibule_core.note import VerifierKey
 
 from . import alarms, audit
 from .drivers import LONGEST_NAME, NoSuch, NotPossible, is_name
-from .store import Prefix, new_id
-from .store.tables import AlarmKind, Building, BuildingInvitation, Controller, Door, DoorController, Link
+from .store import Prefix, new_id, sha256
+from .store.tables import (
+    AlarmKind,
+    Audit,
+    Building,
+    BuildingInvitation,
+    Controller,
+    Door,
+    DoorController,
+    Link,
+    StopDoor,
+)
 
 INVITED_FOR: Final = timedelta(days=7)
+MOST_KEPT: Final = 256
+"""Doors of a building. Up to here, one that is not offered any more is kept: it may be a bad day of its controller."""
+MOST_AUDITED: Final = 24
+"""Changes of one kind by one controller's hellos that are written down within a day, each in a row of its own."""
+_LEFT_OUT: Final = "changes left out"
+"""What the one row of those beyond is called: how many of each there were."""
 _NO_ZONE: Final = "UTC"
 
 
@@ -81,7 +96,7 @@ async def invite(
     secret = os.urandom(16)
     session.add(
         BuildingInvitation(
-            secret_sha256=_sha256(secret),
+            secret_sha256=sha256(secret),
             name=name,
             building_id=building,
             expires_at=now + lasts,
@@ -120,8 +135,7 @@ async def greet(
     else:
         controller.building_id, controller.enrolled_at, controller.removed_at = building.id, now, None
     await session.flush()
-    who = controller_id(hello.controller)
-    audit.record(session, now, who, "controller enrolled", building.id, name=hello.controller.name)
+    audit.record(session, now, controller_id(hello.controller), "controller enrolled", building.id)
     return await _welcome(session, building, hello, replica, connection, now, is_new=True)
 
 
@@ -130,7 +144,7 @@ async def _invited(session: AsyncSession, secret: bytes, hello: Hello, now: date
     used = await session.execute(
         update(BuildingInvitation)
         .where(
-            BuildingInvitation.secret_sha256 == _sha256(secret),
+            BuildingInvitation.secret_sha256 == sha256(secret),
             BuildingInvitation.used_at.is_(None),
             BuildingInvitation.expires_at > now,
         )
@@ -156,7 +170,7 @@ async def _used_again(session: AsyncSession, secret: bytes, controller: Controll
     """Take the secret of an enrolled controller: the one that it was enrolled by, whose answer may have been lost, or
     one for its own building.
     """
-    invitation = await session.get(BuildingInvitation, _sha256(secret), with_for_update=True)
+    invitation = await session.get(BuildingInvitation, sha256(secret), with_for_update=True)
     if invitation is None or (invitation.used_at is None and invitation.expires_at <= now):
         raise Unwelcome(Close.CODE_UNUSABLE, "the code is not known, or too old")
     if invitation.used_at is not None:
@@ -178,8 +192,9 @@ async def _welcome(
     *,
     is_new: bool = False,
 ) -> Greeted:
-    if hello.doors and _is_zone(hello.doors[0].zone):
-        building.zone = hello.doors[0].zone
+    if hello.doors and (zone := hello.doors[0].zone) != building.zone and _is_zone(zone):
+        old, building.zone = building.zone, zone
+        await _note(session, hello, building, now, "zone changed", old=old, new=zone)
     await _offer(session, building, hello, now, is_new=is_new)
     key, instance = str(hello.controller), b64url.encode(hello.instance)
     before = None
@@ -195,21 +210,24 @@ async def _welcome(
 async def _offer(session: AsyncSession, building: Building, hello: Hello, now: datetime, *, is_new: bool) -> None:
     """Take over which doors a controller offers, how they are called and where they are.
 
-    A controller that is only being enrolled and offers another building's door is one of that building's, and would not
-    get its lists here: Unwelcome.
+    A door of a building that was removed goes to a controller that was enrolled since then: somebody has been given a
+    code for it by whoever removed the other. A controller that is only being enrolled and offers another building's
+    door is one of that building's, and would not get its lists here: Unwelcome.
     """
     key, wanted = str(hello.controller), {each.id: each for each in hello.doors}
     known = {
         door.id: door
         for door in await session.scalars(select(Door).where(Door.id.in_(wanted) | (Door.building_id == building.id)))
     }
+    enrolled_at = (await session.get_one(Controller, key)).enrolled_at
     offered, changed = set[str](), 0
     for id_, said in wanted.items():
         if (door := known.get(id_)) is None:
             door = Door(id=id_, building_id=building.id, name="", lat=None, lon=None, position_radius_m=None)
             session.add(door)
         elif door.building_id != building.id:
-            if (await session.get_one(Building, door.building_id)).removed_at is None:
+            removed_at = (await session.get_one(Building, door.building_id)).removed_at
+            if removed_at is None or not (is_new or enrolled_at >= removed_at):
                 if is_new:
                     raise Unwelcome(
                         Close.NOT_ENROLLED,
@@ -231,9 +249,44 @@ async def _offer(session: AsyncSession, building: Building, hello: Hello, now: d
     await session.flush()
     if gone:
         await forsake(session, building.id)
+    if offered - before:
+        await _forget_some(session, building.id)
     if changed or gone or offered - before:
         counts = {"offered": len(offered), "added": len(offered - before), "gone": len(gone), "changed": changed}
-        audit.record(session, now, controller_id(hello.controller), "doors offered", building.id, **counts)
+        await _note(session, hello, building, now, "doors offered", **counts)
+
+
+async def _note(
+    session: AsyncSession, hello: Hello, building: Building, now: datetime, what: str, **detail: str | int
+) -> None:
+    """Write a change by a hello down; after MOST_AUDITED of its kind within a day, only how many more there were."""
+    who = controller_id(hello.controller)
+    lately = Audit.subject == building.id, Audit.who == who, Audit.at > now - timedelta(days=1)
+    rows = await session.scalar(select(func.count()).where(*lately, Audit.what == what)) or 0
+    if rows < MOST_AUDITED:
+        audit.record(session, now, who, what, building.id, **detail)
+        return
+    left_out = select(Audit).where(*lately, Audit.what == _LEFT_OUT).order_by(Audit.seq.desc()).limit(1)
+    if (entry := await session.scalar(left_out)) is None:
+        audit.record(session, now, who, _LEFT_OUT, building.id, **{what: 1})
+    else:
+        entry.detail = {**entry.detail, what: entry.detail.get(what, 0) + 1}
+
+
+async def _forget_some(session: AsyncSession, building: str) -> None:
+    """If a building has very many doors, forget those that nobody offers and no stop names.
+
+    But not one that somebody has given a limit of its own here, by hand: no hello brings that back.
+    """
+    if (await session.scalar(select(func.count()).where(Door.building_id == building)) or 0) <= MOST_KEPT:
+        return
+    offered = exists().where(DoorController.door_id == Door.id)
+    named = exists().where(StopDoor.door_id == Door.id)
+    await session.execute(
+        delete(Door)
+        .where(Door.building_id == building, ~offered, ~named, Door.position_radius_m.is_(None))
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _describe(door: Door, said: LinkedDoor) -> bool:
@@ -249,10 +302,9 @@ def _describe(door: Door, said: LinkedDoor) -> bool:
 
 async def forsake(session: AsyncSession, building: str) -> None:
     """Take the position from each door that nobody offers any more, so that it never opens."""
-    offered = select(DoorController.door_id)
     await session.execute(
         update(Door)
-        .where(Door.building_id == building, Door.id.not_in(offered))
+        .where(Door.building_id == building, ~exists().where(DoorController.door_id == Door.id))
         .values(lat=None, lon=None)
         .execution_options(synchronize_session=False)
     )
@@ -263,7 +315,3 @@ def _is_zone(name: str) -> bool:
         return bool(ZoneInfo(name)) and len(name) <= 64
     except ZoneInfoNotFoundError, ValueError, OSError:
         return False
-
-
-def _sha256(secret: bytes) -> bytes:
-    return hashlib.sha256(secret).digest()

@@ -6,7 +6,6 @@ word to whoever is turned away.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 
 from vestibule_core import b64url
+from vestibule_core.api.body import read_body
 from vestibule_core.errors import MalformedMessage
 from vestibule_core.strict import MAX_INTEGER, Message, Shape, parsed
 
 from .api_keys import Scope
 from .cloud import Cloud
+from .store import Prefix, is_id
 
-BODY_DEADLINE: Final = 10.0
-"""Seconds in which the whole body has to be there."""
 MAX_REQUEST: Final = 8 * 1024
 """Bytes of a body, unless a route says otherwise."""
 CLOSE: Final[Mapping[str, str]] = {hdrs.CONNECTION: "close"}
@@ -123,6 +122,12 @@ class Call:
         except MalformedMessage as err:
             raise bad_request(str(err)) from err
 
+    def id(self, kind: Prefix) -> str:
+        """Return the id of the path, ``{driver}`` for a driver; what is none, or of another kind, is not there."""
+        if not is_id(spelt := self.request.match_info[kind.name.lower()], kind):
+            raise not_found()
+        return spelt
+
     def number(self, name: str, otherwise: int, most: int = MAX_INTEGER) -> int:
         """Return a number of the query."""
         text = self.request.query.get(name, str(otherwise))
@@ -143,23 +148,17 @@ class Route:
     """Bytes of its body."""
 
 
-async def read_body(request: web.Request, most: int) -> bytes:
-    """Return the body; of one that is too large, no more is read than shows that, whatever its head says."""
-    body = bytearray()
+async def body_of(request: web.Request, most: int) -> bytes:
+    """Return the whole body."""
     try:
-        async with asyncio.timeout(BODY_DEADLINE):
-            if (request.content_length or 0) <= most:
-                async for part in request.content.iter_any():
-                    body += part
-                    if len(body) > most:
-                        break
-                else:
-                    return bytes(body)
+        body = await read_body(request.content.iter_any(), request.content_length, most)
     except TimeoutError as err:
         raise TurnedAway(HTTPStatus.REQUEST_TIMEOUT, ErrorWord.TIMEOUT, CLOSE) from err
     except (web.RequestPayloadError, ConnectionError) as err:  # chunks that are none, or the caller has gone
         raise TurnedAway(HTTPStatus.BAD_REQUEST, ErrorWord.BAD_REQUEST, CLOSE) from err
-    raise TurnedAway(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ErrorWord.TOO_LARGE, CLOSE)
+    if body is None:
+        raise TurnedAway(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ErrorWord.TOO_LARGE, CLOSE)
+    return body
 
 
 def said(value: Any, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
@@ -181,10 +180,9 @@ def octets(most: int, least: int = 1) -> Shape[bytes]:
 
 def identifier(prefix: str) -> Shape[str]:
     """An id: its prefix, a colon, and 26 base32 characters in lower case."""
-    form = re.compile(rf"{prefix}:[a-z2-7]{{26}}")
 
     def parse(spelt: str) -> str:
-        if not form.fullmatch(spelt):
+        if not is_id(spelt, prefix):
             raise ValueError("no such id")
         return spelt
 

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-from sqlalchemy import select
+from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from vestibule_core import b64url, durable, keyset
@@ -186,26 +186,22 @@ async def current(session: AsyncSession, use: KeyUse, now: datetime) -> str:
 
     Raises KeyUnusable.
     """
-    published = await newest_set(session)
-    if published is None:
-        raise KeyUnusable("no keys are published: `vestibule-carrier keys rotate`, then `keys publish`")
-    if now.timestamp() >= published.exp:
-        raise KeyUnusable("the published keys are too old for every building: `vestibule-carrier keys publish`")
-    rows = await session.scalars(
-        select(KeyRow)
-        .where(
-            KeyRow.use == use,
-            KeyRow.kid.in_(published.kids),
-            KeyRow.revoked_at.is_(None),
-            KeyRow.sign_from <= now,
-            KeyRow.sign_until > now,
-        )
+    published = select(KeySet.kids, KeySet.exp).order_by(KeySet.version.desc()).limit(1).subquery()
+    may_sign = and_(KeyRow.use == use, KeyRow.revoked_at.is_(None), KeyRow.sign_from <= now, KeyRow.sign_until > now)
+    found = await session.execute(
+        select(published.c.kids, published.c.exp, KeyRow.kid)
+        .outerjoin_from(published, KeyRow, may_sign)
         .order_by(KeyRow.sign_from.desc(), KeyRow.kid)
-        .limit(1)
     )
-    if (row := rows.one_or_none()) is None:
+    rows = found.tuples().all()
+    if not rows:
+        raise KeyUnusable("no keys are published: `vestibule-carrier keys rotate`, then `keys publish`")
+    if now.timestamp() >= rows[0][1]:
+        raise KeyUnusable("the published keys are too old for every building: `vestibule-carrier keys publish`")
+    kid: str | None = next((kid for kids, _, kid in rows if kid in kids), None)
+    if kid is None:
         raise KeyUnusable("no published key may sign now: `vestibule-carrier keys rotate`, then `keys publish`")
-    return row.kid
+    return kid
 
 
 async def listed(session: AsyncSession) -> list[KeyRow]:

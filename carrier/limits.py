@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Final
+
+from aiohttp import hdrs, web
 
 from vestibule_core.bucket import Buckets
 
@@ -51,11 +53,19 @@ def is_beside(host: str | None) -> bool:
         return False
 
 
-def address_of(peer: str | None, forwarded: str | None) -> str:
-    """Return who asks; ``forwarded``: X-Forwarded-For, of which our own proxy has written the last part."""
-    if forwarded is not None and is_beside(peer):
-        return network(forwarded.rpartition(",")[2].strip())
+def address_of(peer: str | None, forwarded: Iterable[str]) -> str:
+    """Return who asks; ``forwarded``: each line of X-Forwarded-For, whose last part our own proxy has written.
+
+    A proxy may add that part to the caller's line, or a line of its own behind it.
+    """
+    if (said := ",".join(forwarded)) and is_beside(peer):
+        return network(said.rpartition(",")[2].strip())
     return network(peer)
+
+
+def caller_of(request: web.BaseRequest) -> str:
+    """Return who asks."""
+    return address_of(request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, ()))
 
 
 class Rates:

@@ -3,12 +3,15 @@
 A controller says hello, signed for the number that this connection began with, and gets the carrier's keys. One timer
 asks all of them whether they are there; what a building accepted is looked up in batches, and lists are sent one after
 another, so that ten thousand links cost little. What this file refuses to do: listen to whoever has not said hello for
-longer than ten seconds, let a controller have two links, or keep one whose controller was removed.
+longer than ten seconds, let a controller have two links, keep one whose controller was removed, work for a building
+that says hello, tells of acceptances, or says anything at all over and over, or look up all the keys that a stranger
+makes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import time
@@ -19,11 +22,12 @@ from datetime import UTC, date, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from vestibule_core import b64url
+from vestibule_core.bucket import Buckets
 from vestibule_core.errors import KeySetInvalid, MalformedMessage, Violation
 from vestibule_core.link.messages import (
     FROM_CLOUD,
@@ -46,6 +50,7 @@ from vestibule_core.link.messages import (
     read_hello,
 )
 from vestibule_core.model import Issuer
+from vestibule_core.note import VerifierKey
 
 from . import alarms, enrolment, keys, lists
 from .acceptances import Acceptance, look_up
@@ -53,7 +58,7 @@ from .connection import CLOSE_WAIT, Connection, Peer
 from .decide import Unreachable
 from .enrolment import Presence, Unwelcome, controller_id
 from .keys import Keyring, KeyUnusable
-from .limits import address_of
+from .limits import ADDRESSES, caller_of
 from .store import Store, StoreUnavailable
 from .store.tables import AlarmKind, Building, Controller, KeySet, Link, Replica
 
@@ -66,6 +71,17 @@ MOST_SILENT: Final = 1000
 """Connections that have not said hello."""
 MOST_OF_ONE: Final = 32
 """Of those, how many from one address."""
+HELLOS_PER_SECOND: Final = 1 / 6
+HELLOS_AT_ONCE: Final = 20.0
+"""Hellos of one controller at this replica: more than a link comes back that is cut again and again."""
+ACCEPTED_PER_SECOND: Final = 20.0
+ACCEPTED_AT_ONCE: Final = 1000.0
+"""Acceptances of one controller: all that a gateway tells of again when it comes back, then more than doors open."""
+STRANGER_PER_SECOND: Final = 1.0
+STRANGER_BURST: Final = 60.0
+"""Hellos of one address that turn out to be of nobody who is enrolled."""
+CONTROLLERS: Final = 20_000
+"""Whose hellos and acceptances are counted."""
 PING_EVERY: Final = 30
 """Seconds. Whoever has said nothing from one to the next is gone."""
 PROOF_WAIT: Final = 5.0
@@ -78,17 +94,27 @@ REPLICA_FOR: Final = 90.0
 """Seconds after which a replica that says nothing is taken for dead."""
 REPLICA_HEARD: Final = 30.0
 """Seconds after which it is not asked any more."""
+CLOCKS_APART: Final = 5.0
+"""Seconds by which two replicas may differ before that is said: requests are ended by the clock of either."""
 GREETED_TOGETHER: Final = 8
 """Hellos that use the database at a time: when ten thousand come back, drivers need it, too."""
 BATCH: Final = 200
 """Acceptances that are looked up together."""
+SETTLE_AFTER: Final = 0.5
+"""Seconds for more of them to come, and for the outcomes of these: what is known by then needs no writing."""
 MOST_SETTLING: Final = 100
 """Acceptances of one link; more are read when those are looked up."""
 LISTS_TOGETHER: Final = 100
+"""Controllers."""
 LIST_WAIT: Final = 60.0
 """Seconds for one controller to read its list."""
 LIST_RETRY: Final = 10.0
 _RETRY: Final = 1.0
+MOST_AFTER: Final = 100
+"""Frames that are read of somebody who has been told to go, until he says that he has heard."""
+MOST_PINGS: Final = 10
+"""Pings and pongs that are read of somebody before a hello."""
+_OVER: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
 class Links:
@@ -110,13 +136,26 @@ class Links:
         """Told of a link at another replica whose controller, in this instance, is here now."""
         self._here: dict[str, Connection] = {}
         self._silent: Counter[str] = Counter()
+        self._mute: dict[asyncio.Transport, None] = {}
+        """Who has not said anything yet, the oldest first."""
+        self._hellos: Buckets[VerifierKey] = Buckets(
+            per_second=HELLOS_PER_SECOND, burst=HELLOS_AT_ONCE, most=CONTROLLERS
+        )
+        self._strangers: Buckets[str] = Buckets(per_second=STRANGER_PER_SECOND, burst=STRANGER_BURST, most=ADDRESSES)
+        self._welcome: dict[VerifierKey, None] = {}
+        """Controllers whose hello was taken here: no stranger at the same address keeps them out."""
+        self._acceptances: Buckets[VerifierKey] = Buckets(
+            per_second=ACCEPTED_PER_SECOND, burst=ACCEPTED_AT_ONCE, most=CONTROLLERS
+        )
         self._beats: list[set[Connection]] = [set() for _ in range(PING_EVERY)]
         self._gone: set[str] = set()
         """Connections that are over, but still in the database."""
         self._keys: Keys | None = None
         self._keys_version = 0
         self._told: asyncio.Queue[tuple[Connection, Acceptance]] = asyncio.Queue()
-        self._wanted: asyncio.Queue[tuple[Connection, date]] = asyncio.Queue()
+        self._wanting: dict[Connection, None] = {}
+        """Whose lists are to be sent, in their order."""
+        self._list_due = asyncio.Event()
         self._others: dict[str, tuple[datetime, float]] = {}
         """The last word of each other replica, and when it was new to us (monotonic seconds): clocks may differ."""
         self._greeting = asyncio.Semaphore(GREETED_TOGETHER)
@@ -142,23 +181,28 @@ class Links:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Serve one controller until either side ends it."""
-        address = address_of(request.remote, request.headers.get("X-Forwarded-For"))
-        if self._is_ending or self._silent.total() >= MOST_SILENT or self._silent[address] >= MOST_OF_ONE:
+        address = caller_of(request)
+        if self._is_ending or self._silent[address] >= MOST_OF_ONE or not self._has_room():
             return web.json_response(
                 {"error": "unavailable"}, status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "10"}
             )
-        socket = web.WebSocketResponse(compress=False, max_msg_size=MAX_FRAME, timeout=CLOSE_WAIT)
+        socket = web.WebSocketResponse(compress=False, autoping=False, max_msg_size=MAX_FRAME, timeout=CLOSE_WAIT)
+        transport = request.transport
+        assert transport is not None  # its headers were read in this very turn of the loop
         self._silent[address] += 1
+        self._mute[transport] = None
         try:
             await socket.prepare(request)
-            connection = await self._greeted(socket, request)
+            connection = await self._greeted(socket, request, address)
         except Unwelcome as err:
             _LOGGER.info("hello_refused", extra={"facts": {"why": str(err), "close": err.close.value}})
-            await socket.close(code=err.close)
+            self._mute[transport] = None  # who does not go when told to has no better right to a place
+            await _end(socket, request, err.close)
             return socket
         except ConnectionError:
             return socket
         finally:
+            self._mute.pop(transport, None)
             self._silent[address] -= 1
             if not self._silent[address]:
                 del self._silent[address]
@@ -169,19 +213,31 @@ class Links:
                 "link_violation",
                 extra={"facts": {"controller": controller_id(connection.peer.controller), "why": str(err)}},
             )
-            connection.lost()
-            await socket.close(code=Close.VIOLATION)
+            self._forget(connection)  # nothing more is sent behind the word that it is over
+            await _end(socket, request, Close.VIOLATION)
         finally:
             self._forget(connection)
         return socket
 
-    async def _greeted(self, socket: web.WebSocketResponse, request: web.Request) -> Connection:
+    def _has_room(self) -> bool:
+        """Return whether one more may begin, if need be in the place of whoever has said nothing, or not gone when told
+        to, for the longest: a controller says hello at once, and strangers at many addresses would keep all out.
+        """
+        if self._silent.total() >= MOST_SILENT:
+            if not self._mute:
+                return False
+            oldest = next(iter(self._mute))
+            del self._mute[oldest]
+            oldest.abort()
+        return True
+
+    async def _greeted(self, socket: web.WebSocketResponse, request: web.Request, address: str) -> Connection:
         """Take a hello; raise Unwelcome."""
         nonce = os.urandom(16)
-        await socket.send_str(FROM_CLOUD.encode(Begin(nonce, self.issuer, self._name)).decode())
         try:
+            await socket.send_str(FROM_CLOUD.encode(Begin(nonce, self.issuer, self._name)).decode())
             async with asyncio.timeout(HELLO_WAIT):
-                greeting = _frame(await socket.receive())
+                greeting = _frame(await _first(socket))
             if not isinstance(greeting, Greeting):
                 raise Unwelcome(Close.VIOLATION, "no hello")
             # Signed by the key that it names: whether that one is welcome here is looked up afterwards.
@@ -190,6 +246,13 @@ class Links:
             raise Unwelcome(Close.VIOLATION, "no hello in time") from err
         except (Violation, MalformedMessage) as err:
             raise Unwelcome(Close.NOT_ENROLLED, str(err)) from err
+        if request.transport is not None:
+            self._mute.pop(request.transport, None)
+        # Anybody makes keys. Of one address few of those that nobody knows are looked up: they cost a transaction each.
+        if hello.controller not in self._welcome and not self._strangers.has(address, time.monotonic()):
+            raise Unwelcome(Close.GOING_AWAY, "too many strangers have come from its address")
+        if not self._hellos.take(hello.controller, time.monotonic()):
+            raise Unwelcome(Close.GOING_AWAY, "it says hello over and over")
         connection_id = _fresh()
         try:
             async with self._greeting, self._store.transaction() as session:
@@ -201,11 +264,22 @@ class Links:
                 published = await keys.newest_set(session)
                 if published is None:
                     raise Unwelcome(Close.GOING_AWAY, "no keys are published: `vestibule-carrier keys publish`")
+        except Unwelcome as err:
+            if err.close is not Close.GOING_AWAY:
+                self._strangers.take(address, time.monotonic())
+                self._welcome.pop(hello.controller, None)
+            raise
         except StoreUnavailable as err:
             self._gone.add(connection_id)  # it may be written down all the same
             raise Unwelcome(Close.GOING_AWAY, f"the database does not answer: {err}") from err
         except IntegrityError as err:  # the same hello, or the same door, at the same moment
             raise Unwelcome(Close.GOING_AWAY, "another hello came in between") from err
+        self._welcome[hello.controller] = None
+        if len(self._welcome) > CONTROLLERS:
+            del self._welcome[next(iter(self._welcome))]
+        if hello.key_set > published.version:  # or it lies; a cloud that was restored has to be told somehow
+            facts = {"controller": controller_id(hello.controller), "has": hello.key_set, "ours": published.version}
+            _LOGGER.warning("building_has_newer_keys", extra={"facts": facts})
         return self._begin(connection_id, socket, request, hello, greeted, published)
 
     def _begin(
@@ -242,10 +316,16 @@ class Links:
     async def _listen(self, connection: Connection, socket: web.WebSocketResponse) -> None:
         while True:
             message = await socket.receive()
-            if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
+            if message.type in _OVER:
                 return
-            if connection.closing is not None:
-                continue  # until it has heard
+            # What is there already is read without a pause: whoever says much leaves no time for anybody else.
+            if not connection.frames.take(time.monotonic()):
+                raise Violation("more than any controller has to say")
+            if connection.closing is not None or message.type is WSMsgType.PONG:
+                continue  # until it has heard; that one is there, anybody may say (RFC 6455 5.5.3)
+            if message.type is WSMsgType.PING:
+                await socket.pong(message.data)
+                continue
             frame = _frame(message)
             connection.hears()
             match frame:
@@ -268,6 +348,9 @@ class Links:
         told = Acceptance(
             peer.building, controller_id(peer.controller), b64url.encode(frame.jti), frame.door, frame.code
         )
+        # None is forgotten: too many are read slowly, and what its controller says behind them waits.
+        while not self._acceptances.take(peer.controller, time.monotonic()):  # noqa: ASYNC110 - time tells nobody
+            await asyncio.sleep(1 / ACCEPTED_PER_SECOND)
         connection.settling += 1
         self._told.put_nowait((connection, told))
         if connection.settling >= MOST_SETTLING:
@@ -279,6 +362,7 @@ class Links:
         if connection.closing is not None:
             connection.closing.cancel()
         self._here.pop(connection.id, None)
+        self._wanting.pop(connection, None)
         for beat in self._beats:
             beat.discard(connection)
         self._gone.add(connection.id)
@@ -359,7 +443,8 @@ class Links:
                 session.add(Replica(id=self.replica, seen_at=now))
                 await session.flush()
             others = await session.execute(select(Replica.id, Replica.seen_at).where(Replica.id != self.replica))
-            if dead := self._silent_ones(dict(others.tuples().all())):
+            said = dict(others.tuples().all())
+            if dead := self._silent_ones(said):
                 await session.execute(delete(Replica).where(Replica.id.in_(dead)))
             await session.execute(delete(Link).where(Link.replica.not_in(select(Replica.id))))
             published = await keys.newest_set(session)
@@ -379,6 +464,9 @@ class Links:
                 ours.update(await session.scalars(select(Link.connection).where(mine)))
             else:
                 ours.update(each.id for each in here)
+        for id_, word in said.items():
+            if (ahead := (word - now).total_seconds()) > CLOCKS_APART:  # of the two, this one may be the wrong one
+                _LOGGER.warning("clocks_differ", extra={"facts": {"replica": id_, "ahead": round(ahead)}})
         for connection in over:
             if (found := self._here.get(connection)) is not None:
                 found.close(Close.NOT_ENROLLED)
@@ -424,6 +512,8 @@ class Links:
     async def _settle(self) -> None:
         while True:
             batch = [await self._told.get()]
+            if self._told.qsize() < BATCH - 1:
+                await asyncio.sleep(SETTLE_AFTER)
             while len(batch) < BATCH and not self._told.empty():
                 batch.append(self._told.get_nowait())
             while True:
@@ -441,18 +531,20 @@ class Links:
     # ---- lists ----
 
     def _want(self, connection: Connection, day: date) -> None:
-        if day not in connection.lists:
-            connection.lists.add(day)
-            self._wanted.put_nowait((connection, day))
+        connection.lists.add(day)
+        self._wanting[connection] = None
+        self._list_due.set()
 
     async def _list(self) -> None:
         while True:
-            batch = [await self._wanted.get()]
-            while len(batch) < LISTS_TOGETHER and not self._wanted.empty():
-                batch.append(self._wanted.get_nowait())
+            await self._list_due.wait()
             by_day: dict[date, list[Connection]] = {}
-            for connection, day in batch:
-                by_day.setdefault(day, []).append(connection)
+            for connection in list(itertools.islice(self._wanting, LISTS_TOGETHER)):
+                del self._wanting[connection]
+                for day in connection.lists:
+                    by_day.setdefault(day, []).append(connection)
+            if not self._wanting:
+                self._list_due.clear()
             for day, together in sorted(by_day.items()):
                 try:
                     await self._give_lists(day, together)
@@ -460,7 +552,8 @@ class Links:
                     facts = {"day": day.isoformat(), "why": str(err)}
                     _LOGGER.error("list_not_signed", extra={"facts": facts})  # noqa: TRY400 - it says all there is
                     for each in together:
-                        self._wanted.put_nowait((each, day))
+                        if each.id in self._here:
+                            self._want(each, day)
                     await asyncio.sleep(LIST_RETRY)
 
     async def _give_lists(self, day: date, together: list[Connection]) -> None:
@@ -503,6 +596,29 @@ async def _send_list(connection: Connection, parts: list[str]) -> None:
         async with asyncio.timeout(LIST_WAIT):
             for part in parts:
                 await connection.send(IssuedPart(part))
+
+
+async def _end(socket: web.WebSocketResponse, request: web.Request, why: Close) -> None:
+    """End a link that is not one, and say why. The socket's own close() would read all that is still said meanwhile."""
+    with suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(CLOSE_WAIT):
+            await socket.send_frame(why.to_bytes(2, "big"), WSMsgType.CLOSE)
+            for _ in range(MOST_AFTER):
+                if (await socket.receive()).type in _OVER:
+                    return
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def _first(socket: web.WebSocketResponse) -> WSMessage:
+    """Return the first thing that somebody says, but for some pings and pongs."""
+    for _ in range(MOST_PINGS):
+        message = await socket.receive()
+        if message.type is WSMsgType.PING:
+            await socket.pong(message.data)
+        elif message.type is not WSMsgType.PONG:
+            return message
+    raise Unwelcome(Close.VIOLATION, "no hello")
 
 
 def _frame(message: object) -> FromController:

@@ -13,24 +13,27 @@ import json.scanner
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import batched
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import exists, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from . import audit
 from .checks import StopState
 from .drivers import NoSuch, NotPossible
-from .store import Prefix, new_id
+from .store import Prefix, is_id, new_id
 from .store.tables import Building, Door, Driver, Route, Stop, StopDoor
 
 MAX_BYTES: Final = 8 * 2**20
 MOST_STOPS: Final = 20_000
-MOST_DOORS: Final = 8
+MOST_ON_PATH: Final = 8
 """Doors on the path of one stop."""
 LONGEST_REFERENCE: Final = 64
 LONGEST_SHIFT: Final = timedelta(hours=24)
 _MOST_ERRORS: Final = 20
+_AT_ONCE: Final = 1000
+"""Rows in one statement."""
 COLUMNS: Final = (
     "driver",
     "day",
@@ -223,22 +226,22 @@ class _Fields:
         return None
 
     def id(self, key: str, prefix: Prefix) -> str | None:
-        return self.text(key, lambda text: text.startswith(f"{prefix}:") and len(text) <= 40, f'an id: "{prefix}:..."')
+        return self.text(key, lambda text: is_id(text, prefix), f'an id: "{prefix}:..."')
 
     def moment(self, key: str) -> datetime | None:
         wanted = 'a moment with its offset from UTC: "2026-11-26T08:00:00+01:00"'
-        spelt = self.text(key, lambda text: _moment(text) is not None, wanted)
-        return None if spelt is None else _moment(spelt)
+        spelt = self.text(key, lambda text: _or_none(moment, text) is not None, wanted)
+        return None if spelt is None else moment(spelt)
 
     def doors(self) -> tuple[str, ...]:
         doors = self._row.get("doors")
         if (
             not isinstance(doors, list)
-            or not 0 < len(doors) <= MOST_DOORS
-            or not all(isinstance(door, str) for door in doors)
+            or not 0 < len(doors) <= MOST_ON_PATH
+            or not all(isinstance(door, str) and is_id(door, "door") for door in doors)
             or len(set(doors)) != len(doors)
         ):
-            self.wrong(f"doors: these have to be 1 to {MOST_DOORS} different ids of doors, in the order of the path")
+            self.wrong(f"doors: these have to be 1 to {MOST_ON_PATH} different ids of doors, in the order of the path")
             return ()
         return tuple(doors)
 
@@ -249,17 +252,17 @@ class _Fields:
         return self.text("reference", lambda text: len(text) <= LONGEST_REFERENCE and text.isprintable(), wanted)
 
 
-def _moment(text: str) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return at if at.tzinfo is not None and 2000 < at.year < 2200 else None
+def moment(text: str) -> datetime:
+    """Return a moment as dispatchers write it, with its offset from UTC; raise ValueError."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None or not 2000 < at.year < 2200:
+        raise ValueError("no moment with an offset from UTC")
+    return at
 
 
-def _date(text: str) -> date | None:
+def _or_none[T](read: Callable[[str], T], text: str) -> T | None:
     try:
-        return date.fromisoformat(text)
+        return read(text)
     except ValueError:
         return None
 
@@ -278,8 +281,8 @@ def _stop(fields: _Fields) -> NewStop | None:
 
 def _route(fields: _Fields, stops: tuple[NewStop, ...]) -> NewRoute | None:
     driver, begins, ends = fields.id("driver", Prefix.DRIVER), fields.moment("shift_from"), fields.moment("shift_to")
-    spelt = fields.text("day", lambda text: _date(text) is not None, 'a day: "2026-11-26"')
-    day = None if spelt is None else _date(spelt)
+    spelt = fields.text("day", lambda text: _or_none(date.fromisoformat, text) is not None, 'a day: "2026-11-26"')
+    day = None if spelt is None else date.fromisoformat(spelt)
     if driver is None or day is None or begins is None or ends is None:
         return None
     if not begins < ends <= begins + LONGEST_SHIFT:
@@ -307,11 +310,18 @@ async def bring(session: AsyncSession, routes: Iterable[NewRoute], source: str, 
         )
     )
     buildings = set(await session.scalars(select(Building.id).where(Building.removed_at.is_(None))))
-    doors = dict((await session.execute(select(Door.id, Door.building_id))).tuples().all())
+    named = {door for route in routes for stop in route.stops for door in stop.doors}
+    # Held until this is committed: a building's hello may be about to have one forgotten that nobody names.
+    held = select(Door.id, Door.building_id).order_by(Door.id).with_for_update(read=True, key_share=True)
+    doors = dict[str, str]()
+    for some in batched(sorted(named), _AT_ONCE, strict=False):  # a statement has at most 32 767 values
+        doors.update((await session.execute(held.where(Door.id.in_(some)))).tuples().all())
     taken: dict[str, list[tuple[datetime, datetime, str]]] = {}
-    for route in await session.scalars(
-        select(Route).join(Stop).where(Route.driver_id.in_(drivers), Stop.state == StopState.DUE).distinct()
-    ):
+    # Stops that nobody ended stay due for ever: of the routes with one, those that may be at that time.
+    first, last = min(new.shift_from for new in routes), max(new.shift_to for new in routes)
+    at_that_time = Route.shift_to > first, Route.shift_from < last
+    has_due = exists().where(Stop.route_id == Route.id, Stop.state == StopState.DUE)
+    for route in await session.scalars(select(Route).where(Route.driver_id.in_(drivers), *at_that_time, has_due)):
         taken.setdefault(route.driver_id, []).append((route.shift_from, route.shift_to, route.id))
     ids = []
     for new in routes:
@@ -347,26 +357,28 @@ async def _add(session: AsyncSession, new: NewRoute, source: str, now: datetime)
     )
     session.add(route)
     await session.flush()
-    stops = [
-        Stop(
-            id=new_id(Prefix.STOP),
-            route_id=route.id,
-            seq=seq,
-            building_id=stop.building,
-            window_from=stop.window_from,
-            window_to=stop.window_to,
-            state=StopState.DUE,
-            reference=stop.reference,
-        )
-        for seq, stop in enumerate(new.stops, 1)
+    ids = [new_id(Prefix.STOP) for _ in new.stops]
+    stops: list[dict[str, Any]] = [
+        {
+            "id": id_,
+            "route_id": route.id,
+            "seq": seq,
+            "building_id": stop.building,
+            "window_from": stop.window_from,
+            "window_to": stop.window_to,
+            "state": StopState.DUE,
+            "reference": stop.reference,
+        }
+        for seq, (id_, stop) in enumerate(zip(ids, new.stops, strict=True), 1)
     ]
-    session.add_all(stops)
-    await session.flush()
-    for stop, row in zip(new.stops, stops, strict=True):
-        session.add_all(
-            StopDoor(stop_id=row.id, position=position, door_id=door, opened_by=None)
-            for position, door in enumerate(stop.doors, 1)
-        )
+    doors: list[dict[str, Any]] = [
+        {"stop_id": id_, "position": position, "door_id": door, "opened_by": None}
+        for id_, stop in zip(ids, new.stops, strict=True)
+        for position, door in enumerate(stop.doors, 1)
+    ]
+    for table, rows in ((Stop, stops), (StopDoor, doors)):
+        for some in batched(rows, _AT_ONCE, strict=False):  # whoever waits for a door comes in between
+            await session.execute(insert(table), list(some))
     audit.record(session, now, source, "route brought", route.id, driver=new.driver, stops=len(stops))
     return route.id
 

@@ -34,17 +34,23 @@ class Forgotten:
     evidence: int
     references: int
     pseudonyms: int
-    links: int
+    expired: int
+    """Invitations of drivers and buildings, ceremonies and sessions."""
 
 
-async def retain(store: Store, keep: Retention, who: str, now: datetime) -> Forgotten:
-    """Delete what is too old, and make it unreadable in the database's own files; raise StoreUnavailable."""
+async def retain(store: Store, keep: Retention, who: str, now: datetime, *, scrub: bool = False) -> Forgotten:
+    """Delete what is too old, and make it unreadable in the database's own files; raise StoreUnavailable.
+
+    To write all of a database of SQLite anew takes seconds for a gigabyte, in which nobody else writes: for what was
+    short-lived that is not done, unless ``scrub`` says that something older is still to be seen to.
+    """
     async with store.transaction() as session:
         forgotten = await _forget(session, keep, now)
         if forgotten != Forgotten(0, 0, 0, 0):
             counts = {"evidence": forgotten.evidence, "references": forgotten.references}
             audit.record(session, now, who, "retention", "everything", **counts)
-    await store.scrub()
+    is_much = bool(forgotten.evidence or forgotten.references or forgotten.pseudonyms)
+    await store.scrub(anew=scrub or is_much)
     return forgotten
 
 
@@ -62,7 +68,7 @@ async def _forget(session: AsyncSession, keep: Retention, now: datetime) -> Forg
         pseudonyms=await _count(session, delete(Pseudonym).where(Pseudonym.kind == "sub", Pseudonym.month < month))
         + await _count(session, delete(Pseudonym).where(Pseudonym.kind == "stp", Pseudonym.subject_id.in_(old)))
         + await _count(session, delete(Pseudonym).where(Pseudonym.kind == "rte", Pseudonym.subject_id.in_(routes))),
-        links=await _count(session, delete(Invitation).where(Invitation.expires_at <= now))
+        expired=await _count(session, delete(Invitation).where(Invitation.expires_at <= now))
         + await _count(session, delete(BuildingInvitation).where(BuildingInvitation.expires_at <= now))
         + await _count(session, delete(Ceremony).where(Ceremony.expires_at <= now))
         + await _count(session, delete(Session).where(Session.expires_at <= now)),

@@ -21,6 +21,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import ETag, hdrs, web
+from sqlalchemy import literal, select
 
 from . import api_keys, dispatch_api, driver_api, links
 from .cloud import Cloud
@@ -32,12 +33,12 @@ from .intake import (
     Guest,
     Route,
     TurnedAway,
+    body_of,
     forbidden,
     not_found,
-    read_body,
     said,
 )
-from .limits import Rates, address_of
+from .limits import Rates, caller_of
 from .store import StoreUnavailable
 
 _LOGGER = logging.getLogger(__name__)
@@ -116,7 +117,8 @@ class Api:
 
     async def _health(self, _: web.Request) -> web.Response:
         """Say whether this replica can decide: whether its store answers."""
-        async with self.cloud.store.connection():
+        async with self.cloud.store.reading() as session:
+            await session.execute(select(literal(1)))
             return said({"status": "ok", "buildings_connected": self.cloud.buildings_connected()})
 
     @web.middleware
@@ -159,7 +161,7 @@ class Api:
         async def serve(request: web.Request) -> web.StreamResponse:
             self._check_page(request, route)
             caller = await self._caller(request, route)
-            body = await read_body(request, route.most) if route.most else b""
+            body = await body_of(request, route.most) if route.most else b""
             return await route.answer(Call(self.cloud, request, caller, body, self.cloud.now()))
 
         return serve
@@ -170,8 +172,7 @@ class Api:
         # Looked up before anything is counted: else whoever floods from a driver's address would keep the driver out.
         caller = await self._known(request, route)
         if caller is None:
-            address = address_of(request.remote, request.headers.get(hdrs.X_FORWARDED_FOR))
-            if not self.rates.stranger_may(address, seconds):
+            if not self.rates.stranger_may(caller_of(request), seconds):
                 raise _too_many()
             if route.who is Guest.ANYBODY:
                 return None
@@ -197,12 +198,12 @@ class Api:
             case Guest.DRIVER:
                 if driver_api.COOKIE not in request.cookies:
                     return None
-                async with self.cloud.store.transaction() as session:
+                async with self.cloud.store.reading() as session:
                     return await driver_api.caller(session, request, self.cloud.now())
             case _:
                 if (bearer := _BEARER.fullmatch(request.headers.get(hdrs.AUTHORIZATION, ""))) is None:
                     return None
-                async with self.cloud.store.transaction() as session:
+                async with self.cloud.store.reading() as session:
                     key = await api_keys.of(session, bearer[1])
                 return None if key is None else Caller(key.id, scopes=frozenset(key.scopes))
 

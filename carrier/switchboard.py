@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,8 +23,9 @@ from asyncpg.exceptions import PostgresError  # type: ignore[import-untyped]
 
 from vestibule_core.errors import MalformedMessage
 from vestibule_core.model import Word
-from vestibule_core.strict import FLAG, Message, Shape, choice, integer, one_of, optional, record, text
+from vestibule_core.strict import FLAG, Message, Shape, choice, integer, one_of, optional, parsed, record, text
 
+from .connection import LONGEST_CHALLENGE
 from .decide import Answer, NotSent, Unreachable
 from .store import Store
 
@@ -113,7 +115,16 @@ type Question = Wanted | Handed | TakenOver
 type _Said = Question | Repeat | Reply
 type Reply = Given | Told | Failed
 
-_ID: Final = text(22, 22)
+
+def _id(spelt: str) -> str:
+    if not _ID_FORM.fullmatch(spelt):
+        raise ValueError("names no replica, connection or instance")
+    return spelt
+
+
+_ID_FORM: Final = re.compile(r"[A-Za-z0-9_-]{22}")
+_ID: Final = parsed(_id)
+"""Part of a channel's name, which PostgreSQL refuses if it is too long: no other one than we make ourselves."""
 _NUMBER: Final = integer(0, 2**53)
 _ASKED: Final[dict[str, Shape[Any]]] = {"number": _NUMBER, "replica": _ID, "connection": _ID, "until": _NUMBER}
 NOTIFICATION: Final = Message[_Said](
@@ -122,7 +133,7 @@ NOTIFICATION: Final = Message[_Said](
         ("handed", Handed, record(Handed, {**_ASKED, "token": text(1500, 1)}, tag="handed")),
         ("taken_over", TakenOver, record(TakenOver, {"connection": _ID, "instance": _ID}, tag="taken_over")),
         ("repeat", Repeat, record(Repeat, {"number": _NUMBER, "replica": _ID}, tag="repeat")),
-        ("given", Given, record(Given, {"number": _NUMBER, "jwt": text(2000, 1)}, tag="given")),
+        ("given", Given, record(Given, {"number": _NUMBER, "jwt": text(LONGEST_CHALLENGE, 1)}, tag="given")),
         (
             "told",
             Told,
@@ -174,7 +185,7 @@ class Switchboard:
         reply = await self._ask(replica, lambda number, until: Handed(number, self._replica, connection, until, token))
         if not isinstance(reply, Told):
             raise Unreachable
-        return Answer(reply.word, reply.code)
+        return Answer(reply.word, reply.code, passed_on=True)
 
     def take_over(self, replica: str, connection: str, instance: str) -> None:
         """Tell another replica that the controller of a link of its has another one now."""
@@ -312,6 +323,11 @@ class Switchboard:
         self._reply(question.replica, reply)
 
     def _reply(self, replica: str, reply: Reply) -> None:
+        try:
+            NOTIFICATION.decode(NOTIFICATION.encode(reply))
+        except MalformedMessage:
+            # Nobody would read it, or PostgreSQL refuse it together with all that is sent beside it, again and again.
+            reply = Failed(reply.number, "UNREACHABLE", sent=True)
         self._outgoing.put_nowait(_Outgoing(replica, reply, drop_at=_seconds() + 2 * GOOD_FOR))
 
     async def end(self) -> None:

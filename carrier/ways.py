@@ -2,27 +2,32 @@
 
 Of several that are connected and offer the door, the one that was enrolled last comes first, a gateway as a rule; the
 next is asked if it gives no challenge. What this file refuses to do: ask a controller that has not offered this door in
-its newest hello, or hand a token to anybody but the connection that its challenge came from.
+its newest hello, hand a token to anybody but the connection that its challenge came from, or pass a second one on for
+a challenge, whoever asks for that in another replica's name.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import select
 
+from vestibule_core import token
 from vestibule_core.errors import Violation
 from vestibule_core.link.messages import read_challenge
-from vestibule_core.model import DoorId
+from vestibule_core.model import DoorId, Word
 from vestibule_core.note import VerifierKey
 
-from .decide import Answer, NotSent, SignedChallenge, Unreachable
+from .connection import Connection
+from .decide import Answer, NotSent, SignedChallenge, Unreachable, is_unspent, record_outcome
 from .enrolment import Presence
 from .links import Links
-from .store import Store
+from .store import Store, StoreUnavailable
 from .store.tables import Building, Controller, DoorController, Link, Replica
 from .switchboard import Failed, Given, Handed, Question, Reply, Switchboard, TakenOver, Told, Wanted
 
@@ -30,6 +35,8 @@ EACH_WAIT: Final = 3.5
 """Seconds for a controller to give a challenge if there is another one to be asked."""
 PUT_WAIT: Final = 14.0
 """Seconds for what another replica has asked: less than its own patience, so that it hears of ours."""
+GIVEN_FOR: Final = 90.0
+"""Seconds for which a challenge that was passed on is remembered: longer than any door takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ class Ways:
         # SQLite has one replica: there is nobody to ask.
         self.switchboard = None if store.is_sqlite else Switchboard(store, links.replica, self._put)
         links.elsewhere = self._elsewhere
+        self._given: dict[tuple[str, str], float] = {}
+        """Which connection has given which nonce to another replica, and when, the oldest first."""
 
     async def run(self) -> None:
         """Keep the links and the line to other replicas, until cancelled."""
@@ -92,7 +101,7 @@ class Ways:
         return await connection.unlock(text)
 
     async def _to(self, building: str, door: DoorId) -> Sequence[Way]:
-        async with self._store.transaction() as session:
+        async with self._store.reading() as session:
             rows = await session.execute(
                 select(Controller.key, Link.replica, Link.connection)
                 .join(Link, Link.controller_key == Controller.key)
@@ -142,9 +151,9 @@ class Ways:
             async with asyncio.timeout(PUT_WAIT):
                 match question:
                     case Wanted(number, door=door):
-                        return Given(number, await connection.challenge(DoorId(door)))
-                    case Handed(number, token=token):
-                        answer = await connection.unlock(token)
+                        return Given(number, await self._give(connection, DoorId(door)))
+                    case Handed(number, token=text):
+                        answer = await self._hand_over(connection, text)
                         return Told(number, answer.word, answer.code)
         except NotSent as err:
             return Failed(question.number, err.code, sent=False)
@@ -152,3 +161,28 @@ class Ways:
             return Failed(question.number, err.code, sent=True)
         except TimeoutError:
             return Failed(question.number, "UNREACHABLE", sent=True)
+
+    async def _give(self, connection: Connection, door: DoorId) -> str:
+        signed = await connection.challenge(door)
+        now = time.monotonic()
+        while self._given and (oldest := next(iter(self._given.items())))[1] < now - GIVEN_FOR:
+            del self._given[oldest[0]]
+        nonce = read_challenge(signed, connection.peer.controller, self.links.issuer, door).nonce
+        self._given[connection.id, nonce] = now
+        return signed
+
+    async def _hand_over(self, connection: Connection, text: str) -> Answer:
+        """Hand over the one text for a challenge. If it certainly opened nothing, write that down here, where it was
+        heard: on another replica's word no door is given back.
+        """
+        said = token.claimed(text)
+        if said is None or self._given.pop((connection.id, said.nonce), None) is None:
+            raise NotSent
+        answer = await connection.unlock(text)
+        # "Refused" is said of a text with our signature, so that it is this very token (protocol A.2, from step 7 on).
+        if answer.word is Word.REFUSED and is_unspent(answer):
+            # The database is away: the door stays claimed. Never issued: this building lies.
+            with suppress(StoreUnavailable, LookupError):
+                now, building = self.links.clock(), connection.peer.building
+                await record_outcome(self._store, said.jti, answer, now, building=building)
+        return answer

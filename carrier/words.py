@@ -21,8 +21,6 @@ class Told(NamedTuple):
 
 REASONS: Final[dict[Reason, Told]] = {
     Reason.NOT_VERIFIED: Told("Your passkey did not confirm this.", "Try again with the passkey of this phone."),
-    Reason.OTHER_REQUEST: Told("Your passkey confirmed something else.", "Try again."),
-    Reason.NOT_PRESENT: Told("Your phone did not see that you are there.", "Try again and confirm on the phone."),
     Reason.NO_USER_VERIFICATION: Told(
         "Your phone did not check who you are.", "Try again with your finger, your face or the phone's code."
     ),

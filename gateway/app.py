@@ -32,10 +32,11 @@ from vestibule_core.intake import Intake
 from vestibule_core.journal import Journal
 from vestibule_core.link.client import NotLinked
 from vestibule_core.link.code import CodeInvalid, EnrolmentCode
-from vestibule_core.model import AccessEvent, Actor, DoorId, DoorMode, Issuer, Sense, read_clock
+from vestibule_core.model import AccessEvent, Actor, Door, DoorId, DoorMode, Issuer, Sense, read_clock
 from vestibule_core.note import SignerKey, VerifierKey
 
 from . import control, policy, systemd, tls
+from .backup import Rest
 from .carriers import MOST, AlreadyLinked, Carriers, IsLockedOut, NothingToApprove, UnknownCarrier
 from .clients import Clients
 from .config import Config, DoorConfig
@@ -46,7 +47,7 @@ from .links import Links, why_not
 from .log import say
 from .pairing import Window
 from .policy import PolicyDesk
-from .relay.board import Board, Input
+from .relay.board import Board, Channel, Input
 from .relay.config import ChannelConfig, InputConfig, open_boards
 from .server import Front
 from .source import Unusable
@@ -182,13 +183,14 @@ class Gateway:
         self._announcement: Announcement | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._began = time.monotonic()
+        self._rest = Rest(journal)
 
     # ---- life ----
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Begin to work; ``stack`` ends it, in the opposite order. Moves nothing."""
+        stack.push_async_callback(self._stop_boards)
         for board in self.boards.values():
-            stack.push_async_callback(board.stop)
             await board.start()
         if self._strikes is not None:
             stack.push_async_callback(self._strikes.stop)
@@ -200,6 +202,7 @@ class Gateway:
             doorway.attach(self.controller, self.stream.door_changed)
         self._watch_inputs(stack)
         await self._listen(stack)
+        stack.callback(self._rest.stop)
         await self._listen_to_commands(stack)
         stack.push_async_callback(self._end_tasks)
         self._spawn(policy.keep_looking(self.policy, self.clients))
@@ -212,6 +215,12 @@ class Gateway:
             self._spawn(self._announcement.run())
         stack.push_async_callback(self.links.stop)  # before everything else: what is being answered, is answered
         await self.links.start()
+
+    async def _stop_boards(self) -> None:
+        """End them all, whatever one of them raises."""
+        ended = await asyncio.gather(*(board.stop() for board in self.boards.values()), return_exceptions=True)
+        if failed := [each for each in ended if isinstance(each, Exception)]:
+            raise ExceptionGroup("boards that could not be stopped", failed)
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         context = await asyncio.to_thread(self._certificate.context)
@@ -267,11 +276,11 @@ class Gateway:
         return self.boards[where.board].input(where.input, inverted=where.inverted)
 
     @property
-    def _doors(self) -> list[Any]:
+    def _doors(self) -> list[Door]:
         return [doorway.door for doorway in self.doorways.values()]
 
     @property
-    def _channels(self) -> dict[DoorId, Any]:
+    def _channels(self) -> dict[DoorId, Channel]:
         return {door: doorway.channel for door, doorway in self.doorways.items()}
 
     def doors(self) -> Sequence[DoorDescription]:
@@ -443,6 +452,16 @@ class Gateway:
         """Let a carrier in again that was locked out."""
         with _explained():
             return {"issuer": issuer, "name": (await self.carriers.approve(Issuer(issuer))).name}
+
+    async def begin_backup(self, turn: str) -> Facts:
+        """Let the journal's file rest for whoever copies it."""
+        await self._rest.begin(turn)
+        return {}
+
+    async def end_backup(self, turn: str) -> Facts:
+        """Let it go on."""
+        self._rest.end(turn)
+        return {}
 
     def status(self) -> Facts:
         """Return how everything is, for a person."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vestibule_core import jws, keyset, reconcile
 from vestibule_core.errors import KeySetInvalid, MalformedMessage
+from vestibule_core.evidence import Broken
 from vestibule_core.journal import Journal
 from vestibule_core.keys import Alg, KeyStatus, TrustedKey
 from vestibule_core.keyset import MAX_DROPPED, MAX_TEXT, KeySet, Root
@@ -40,7 +42,8 @@ MOST: Final = 16
 
 _CARRIER: Final = "carrier:"
 _BOOKS: Final = "books:"
-"""Names of notes in the journal, followed by the issuer."""
+_LEFT: Final = "left:"
+"""Names of notes in the journal, followed by the issuer. The last is what the books were left with without a link."""
 _AT_ONCE: Final = 10_000
 """Rows of the journal that are read in one go."""
 
@@ -147,6 +150,12 @@ class Carriers:
             for name, noted in notes.items()
             if name.startswith(_BOOKS)
         }
+        self._left = {
+            Issuer(name.removeprefix(_LEFT)): _BOOKS_NOTE.decode(noted.encode())
+            for name, noted in notes.items()
+            if name.startswith(_LEFT)
+        }
+        """What was accepted of carriers without a link, while they had one, and was in no list."""
         if self.linked.keys() != self._books.keys():
             raise MalformedMessage("a linked carrier without its books")
         self.alarms: tuple[tuple[Issuer, Alarm], ...] = ()
@@ -188,7 +197,11 @@ class Carriers:
     # ---- links ----
 
     async def link(self, who: Issuer, name: str, host: str, root: Root, published: str) -> None:
-        """Hold a carrier that has enrolled the gateway. Raises AlreadyLinked, KeySetInvalid or StoreFailed."""
+        """Hold a carrier that has enrolled the gateway.
+
+        What was accepted of it while there was a link before, and is in no list, is still looked for: neither a removal
+        nor another root ends that. Raises AlreadyLinked, KeySetInvalid or StoreFailed.
+        """
         async with self._turn:
             if who in self.linked or len(self.linked) >= MOST:
                 raise AlreadyLinked
@@ -196,24 +209,36 @@ class Carriers:
             newest = before.published if before is not None and before.root == root else None
             new = keyset.read(published, root, newest, int(self._clock().wall), self._others(who))
             keys = keyset.replaced(before.keys if before is not None else (), new)
-            books = reconcile.begin(who, await self._upto(who), int(self._clock().wall))
+            upto, now = await self._journal.accepted_upto(), int(self._clock().wall)
+            left = self._left.get(who)
+            books = reconcile.begin(who, upto, now) if left is None else reconcile.resume(left, upto, now)
             held = Linked(name, host, root, published, new, keys)
-            await self._record(EventName.CARRIER_LINKED, who, held, {_CARRIER + who: held.note, **_noted(books)})
+            notes = {_CARRIER + who: held.note, **_noted(books), _LEFT + who: None}
+            await self._record(EventName.CARRIER_LINKED, who, held, notes)
             self._held[who], self._books[who] = held, books
+            self._left.pop(who, None)
+            self._look_for_alarms()
         self._changed()
 
     async def unlink(self, who: Issuer) -> Linked:
         """Have no link to a carrier any more; return what was held. What its sets have dropped stays revoked.
 
+        What was accepted and is in no list so far is kept for the next link.
         Raises UnknownCarrier, IsLockedOut or StoreFailed.
         """
         async with self._turn:
             held = replace(was := self.held(who), host=None)
-            if self._books[who].locked_out:
+            with suppress(Broken):  # then without what was not read yet: a damaged journal holds no link fast
+                await self._keep_books(who, reconcile.look(await self._accepted(who), int(self._clock().wall)))
+            if (books := self._books[who]).locked_out:
                 raise IsLockedOut
-            await self._record(EventName.CARRIER_UNLINKED, who, was, {_CARRIER + who: held.note, _BOOKS + who: None})
+            left = books if books.waiting or books.missing else None
+            notes = {_CARRIER + who: held.note, _BOOKS + who: None, **(_noted(left, _LEFT) if left else {})}
+            await self._record(EventName.CARRIER_UNLINKED, who, was, notes)
             self._held[who] = held
             del self._books[who]
+            if left is not None:
+                self._left[who] = left
             self._look_for_alarms()
         self._changed()
         return was
@@ -283,13 +308,6 @@ class Carriers:
         self._changed()
         return held
 
-    async def _upto(self, who: Issuer) -> int:
-        """Return how far the journal is."""
-        upto = 0
-        while (more := await self._journal.accepted(who, upto, _AT_ONCE)).upto != upto:
-            upto = more.upto
-        return upto
-
     async def _accepted(self, who: Issuer) -> State:
         """Return the books with all that the journal has accepted since."""
         books = self._books[who]
@@ -324,8 +342,8 @@ class Carriers:
         await self._journal.append(event, {"client": None, "name": held.name, "issuer": who}, notes)
 
 
-def _noted(books: State) -> dict[str, str]:
-    return {_BOOKS + books.issuer: _BOOKS_NOTE.encode(books).decode()}
+def _noted(books: State, where: str = _BOOKS) -> dict[str, str]:
+    return {where + books.issuer: _BOOKS_NOTE.encode(books).decode()}
 
 
 def _keys(carrier: Carrier, held: Linked, taken: Container[str]) -> Iterator[TrustedKey]:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vestibule_core.errors import IdentityMissing, VestibuleError
 
 from .source import Unusable
 from .toml_table import ConfigError
+
+if TYPE_CHECKING:
+    from .state import Files
 
 DEFAULT_CONFIG: Final = Path("/etc/vestibule/gateway.toml")
 _EXTRAS: Final = {
@@ -76,6 +80,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         nargs="?",
         help="add: the code, which is asked for if it is not here; remove, approve: https://..., as `list` shows it",
     )
+    backup = command("backup", _backup, "write what makes it the same gateway again into a tar, while it works")
+    backup.add_argument("file", metavar="FILE", help="a new file, or - for standard output, to be encrypted say")
     strike = command("pair-strike", _pair_strike, "pair the Bluetooth strike of a door, with the code on its label")
     strike.add_argument("door", metavar="DOOR", help="its name in the configuration: [door.NAME]")
 
@@ -191,7 +197,7 @@ def _told(told: dict[str, Any]) -> Iterator[Sequence[str]]:
     if journal["failed"]:
         yield "", "FAILED", "no token opens a door: see the log, mend the disk, restart"
     if told["restored"]:
-        yield "", "restored", "from a backup: somebody has to confirm that in Home Assistant"
+        yield "", "restored", "from a backup, or killed while one was made: confirm it in Home Assistant"
     if told["disputed"]:
         yield (
             "",
@@ -315,6 +321,34 @@ def _link(one: dict[str, Any]) -> Iterator[Sequence[str]]:
         yield "", "WRONG", _shown(wrong)
 
 
+def _backup(given: argparse.Namespace) -> int:
+    import signal
+
+    from . import backup
+
+    files, ask, path = _files(given), _asking(given), Path(given.file)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the journal goes on, and no half of a file is left
+        signal.signal(number, signal.default_int_handler)
+    try:
+        if given.file != "-":
+            backup.create(path, lambda into: backup.write(files, into, ask))
+        elif sys.stdout.isatty():
+            raise Unusable("there are keys in it that no screen should show: name a file, or send it on with |")
+        else:
+            backup.write(files, sys.stdout.buffer, ask)
+            sys.stdout.buffer.flush()
+            return 0
+    except FileExistsError as err:
+        raise Unusable(f"{path} is there already: choose another name") from err
+    except BrokenPipeError as err:
+        raise Unusable("whoever took the backup has ended: there is none") from err
+    except OSError as err:
+        raise Unusable(f"{err.filename or path}: {err.strerror}: there is no backup") from err
+    print(f"written     {path}: who has it can open the doors, so keep it as you keep their keys")
+    print(f"not in it   {given.config}, and the files with keys and passwords that it names")
+    return 0
+
+
 def _pair_strike(given: argparse.Namespace) -> int:
     from .config import read_config
 
@@ -347,12 +381,17 @@ def _typed(prompt: str) -> str:
 def _asking(given: argparse.Namespace) -> Any:
     from functools import partial
 
-    from .config import read_config
     from .control import call
+
+    return partial(call, _files(given).control)
+
+
+def _files(given: argparse.Namespace) -> Files:
+    from .config import read_config
     from .state import Files
 
     with explained():
-        return partial(call, Files(read_config(given.config).state).control)
+        return Files(read_config(given.config).state)
 
 
 # ---- words ----

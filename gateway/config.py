@@ -244,30 +244,20 @@ def _distinct(top: Table, config: Config) -> None:
 
 
 def _distinct_boards(top: Table, config: Config) -> None:
-    """Refuse one board under two names: two doors could have one of its relays. (Two host names of one board look like
-    two boards; nobody here asks a name server.)
-    """
-    boards: dict[tuple[str, int, int], str] = {}
+    """Refuse one board under two names: two doors could have one of its relays."""
+    boards: dict[tuple[object, int, int], str] = {}
     for name, board in config.boards.items():
         if not isinstance(board, MemoryConfig):
             unit, same = (
                 (board.unit, "host, port and unit") if isinstance(board, ModbusConfig) else (0, "host and port")
             )
-            place = (_host_of(board.host), board.port, unit)
+            place = (ipaddress.ip_address(board.host), board.port, unit)
             if (other := boards.setdefault(place, name)) != name:
                 tables = top.table("board")
                 line = tables.table(other).line("host")
                 raise tables.table(name).error(
                     "host", f"this board is [board.{other}] already (line {line}): {same} are the same"
                 )
-
-
-def _host_of(text: str) -> str:
-    """Return a host as it is compared: an address in its one form, a name in small letters."""
-    try:
-        return str(ipaddress.ip_address(text.strip()))
-    except ValueError:
-        return text.strip().lower().removesuffix(".")
 
 
 def _hours(row: Table) -> Hours:

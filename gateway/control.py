@@ -75,6 +75,14 @@ class Controlled(Protocol):
         """Return the ``carriers`` that there is a link to, and how each link is."""
         ...
 
+    async def begin_backup(self, turn: str) -> Facts:
+        """Let the journal's file rest for whoever copies it; ``turn`` is a word of theirs that nobody else says."""
+        ...
+
+    async def end_backup(self, turn: str) -> Facts:
+        """Let it go on. What was copied is of no use if this is refused."""
+        ...
+
 
 class Unable(Exception):
     """What was asked cannot be done now. The text is for a person."""
@@ -119,7 +127,15 @@ def application(gateway: Controlled) -> web.Application:
     async def approve_carrier(request: web.Request) -> Facts:
         return await gateway.approve_carrier(str((await request.json())["issuer"]))
 
+    async def begin_backup(request: web.Request) -> Facts:
+        return await gateway.begin_backup(str((await request.json())["turn"]))
+
+    async def end_backup(request: web.Request) -> Facts:
+        return await gateway.end_backup(str((await request.json())["turn"]))
+
     app = web.Application()
+    app.router.add_post("/backup", _answering(begin_backup))
+    app.router.add_delete("/backup", _answering(end_backup))
     app.router.add_get("/carriers", _answering(carriers))
     app.router.add_post("/carriers", _answering(link_carrier))
     app.router.add_delete("/carriers", _answering(unlink_carrier))

@@ -40,7 +40,9 @@ HANDSHAKE: Final = 10.0
 """Seconds in which the TLS handshake has to be over."""
 IDLE: Final = 20.0
 """Seconds in which the head of a request has to be there, from the beginning of the connection or from the last
-answer. More than the 15 s for which aiohttp's client keeps a connection: it is never closed under a request."""
+answer. More than the 15 s for which aiohttp's client keeps a connection: it is never closed under a request. Not more
+than the client's ``COMMAND_DEADLINE``: what comes on it after a command was given up meets a closed connection.
+"""
 LINGER: Final = 2.0
 """Seconds for which what is left of a refused body is read and forgotten, so that its sender reads the answer."""
 NO_ROOM: Final = 1.0

@@ -25,9 +25,10 @@ from vestibule_core import b64url
 from vestibule_core.errors import KeySetInvalid, StoreFailed
 from vestibule_core.evidence import Broken
 from vestibule_core.link import client
-from vestibule_core.link.client import Enrolled, Link, LinkState, WrongIssuer
+from vestibule_core.link.client import Enrolled, Link, WrongIssuer
 from vestibule_core.link.code import EnrolmentCode
 from vestibule_core.link.messages import MAX_DOORS, Begin, Hello, Keys, LinkedDoor, write_hello
+from vestibule_core.link.standing import TELL_AFTER, LinkState
 from vestibule_core.model import AccessEvent, Code, Decision, DoorId, EventName, Issuer, Means, Principal, Word
 from vestibule_core.note import SignerKey
 from vestibule_core.reconcile import Alarm
@@ -66,6 +67,7 @@ _NOT_NOW: Final = (StoreFailed, Broken, UnknownCarrier)
 
 _WHY: Final[Mapping[LinkState, str]] = {
     LinkState.CONNECTING: "it is tried again",
+    LinkState.NOT_READY: "the cloud asks to come back later: it restarts, or has published no keys yet",
     LinkState.UNREACHABLE: "the cloud cannot be reached; it is tried again and again",
     LinkState.CERTIFICATE: "whoever answers has no good certificate for that name; is something in between?",
     LinkState.NO_CLOUD: "what answers there is no carrier's cloud that this version understands",
@@ -73,8 +75,8 @@ _WHY: Final[Mapping[LinkState, str]] = {
     LinkState.TAKEN_OVER: "something else is connected as this gateway: is there a copy of its state folder?",
     LinkState.NOT_ENROLLED: "the cloud does not know this gateway any more: ask the carrier for a new code",
     LinkState.CODE_UNUSABLE: "the code is unknown there, was used by somebody else, or is too old: ask for a new one",
+    LinkState.UNSTABLE: "each ends soon: does a proxy or a firewall on the way cut it? If none does, ask the carrier",
 }
-
 
 _ALARMS: Final[Mapping[Alarm, str]] = {
     Alarm.LOCKED_OUT: "LOCKED OUT, since tokens were accepted that it says it never issued. Its keys may be stolen: "
@@ -202,7 +204,9 @@ class Links:
     def _wrong(self, held: Linked, kept: _Kept | None) -> Iterator[str]:
         """Yield, for a person, what is wrong with a carrier or the link to it."""
         yield from (_ALARMS[alarm] for who, alarm in self.edge.carriers.alarms if who == held.root.issuer)
-        if kept is None or not kept.link.is_connected:
+        if kept is not None and (trouble := kept.link.trouble) is not None:
+            yield f"for {TELL_AFTER / 60:.0f} minutes no link has lasted: {why_not(trouble, kept.link.why)}"
+        elif kept is None or not kept.link.is_connected:
             state, said = (LinkState.CONNECTING, "") if kept is None else (kept.link.state, kept.link.why)
             yield f"not connected: {why_not(state, said)}"
         if kept is not None and kept.keys_refused is not None:
@@ -315,7 +319,8 @@ class _Kept:
             for accepted in self._recent():
                 link.accepted(accepted.jti, accepted.door, accepted.code)
         else:
-            level = logging.INFO if link.state is LinkState.CONNECTING else logging.WARNING
+            is_passing = link.state in (LinkState.CONNECTING, LinkState.NOT_READY)
+            level = logging.INFO if is_passing else logging.WARNING
             say(_LOGGER, level, "carrier_link", issuer=self._who, state=link.state, why=link.why)
 
     # ---- what was accepted ----
@@ -352,10 +357,10 @@ class _Kept:
 
     async def _look(self) -> None:
         while True:
+            self._connected.clear()  # before the look: a link that comes up during it is looked at next
             with suppress(*_NOT_NOW):
                 for day in await self._edge.carriers.look(self._who, asks=self.link.is_connected):
                     self.link.ask_list(day)
-            self._connected.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._connected.wait()

@@ -144,7 +144,8 @@ class PolicyDesk:
         waits = bool(why := widened(before, wanted)) and not self._is_trusted()
         final = held if waits else wanted
         note = _NOTE.encode(_Kept(request.version, final))
-        if len(note) > _NOTE.most:
+        later = _NOTE.encode(_Kept(request.version, wanted))  # what waits has to fit as well, the day when it holds
+        if max(len(note), len(later)) > _NOTE.most:
             raise PolicyTooLarge
         self.version, self.effective, self.pending, self._asked = request.version, held, None, None
         self._changed()

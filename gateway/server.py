@@ -3,7 +3,8 @@
 Each request goes the same way: where it comes from, whose bearer it shows, how often that asks, what it may do, its
 body, and only then what it asks for. The routes are rows of a table. What this file refuses to do: decide anything
 about a door, take a bearer from anywhere but its header, serve a browser, read more of a body than a request may have,
-or say more than a constant word to whoever is turned away. A caller that goes away stops nothing.
+or say more than a constant word to whoever is turned away. A caller that goes away stops nothing that has begun, and
+opens nothing that has not.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from aiohttp import hdrs, web
 
 from vestibule_core import proof, receipts
 from vestibule_core.api import messages
+from vestibule_core.api.body import read_body
 from vestibule_core.api.messages import Client, Confirmed, ErrorWord, Operation, Scope
 from vestibule_core.api.pairing import MAX_FIRST
 from vestibule_core.api.policy import MAX_POLICY
@@ -42,13 +44,13 @@ from .stream import HEARTBEAT, MAX_FRAME, TooManyStreams
 from .view import Origin
 from .witness import DoesNotGoOn, TooManyJournals
 
-BODY_DEADLINE: Final = 10.0
-"""Seconds in which the whole body has to be there."""
 END: Final = 2.0
 """Seconds for requests that are being answered when the API ends."""
 
 _BEARER: Final = re.compile(r"Bearer ([A-Za-z0-9_-]{43})")
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}")
+_BEHIND: Final = 4
+"""Turns of the event loop in which it is seen that a connection has ended: one reads that, others tell of it."""
 _CLOSE: Final[Mapping[str, str]] = {hdrs.CONNECTION: "close"}
 _LATER: Final[Mapping[str, str]] = {hdrs.RETRY_AFTER: "1"}
 _AFTER_CHANGES: Final[Mapping[str, str]] = {hdrs.RETRY_AFTER: str(int(CHANGE_AGAIN))}
@@ -111,6 +113,15 @@ class Asked:
                 yield
         finally:
             self.api.waiting.discard(self.by.id)
+
+    async def hears(self) -> Callable[[], bool]:
+        """Return what says whether the caller still waits for an answer (any thread).
+
+        How late a request is read does not show; that its caller gave it up meanwhile is right behind it in the socket.
+        """
+        for _ in range(_BEHIND):
+            await asyncio.sleep(0)
+        return lambda: (transport := self.request.transport) is not None and not transport.is_closing()
 
     def number(self, name: str, otherwise: int | None = None) -> int:
         """Return a number of the query."""
@@ -206,12 +217,12 @@ async def _unlock(asked: Asked) -> web.Response:
     """Have a token judged, and answer when the strike has."""
     door, wanted = asked.door(), asked.read(messages.UNLOCK_REQUEST)
     issuer, controller = _issuer(asked.by, wanted.issuer), asked.edge.controller
-    origin = Origin(asked.by.id, None)
+    origin, is_wanted = Origin(asked.by.id, None), await asked.hears()
     decision = await asked.edge.intake.judge(
         issuer or _ANY,
         f"{asked.by.id} {issuer or _ANY}",
         controller.now().boot,
-        lambda: controller.present(wanted.token, Principal(issuer), origin, at=door),
+        lambda: controller.present(wanted.token, Principal(issuer), origin, at=door, is_wanted=is_wanted),
     )
     if decision.code is Code.RATE_LIMITED:
         raise TurnedAway(HTTPStatus.TOO_MANY_REQUESTS, ErrorWord.TOO_MANY_REQUESTS, _LATER)
@@ -241,11 +252,12 @@ def _issuer(client: Client, named: Issuer | None) -> Issuer | None:
 async def _operate(asked: Asked) -> web.Response:
     door, wanted = asked.door(), asked.read(messages.OPERATE)
     hand, actor, origin = asked.edge.controller.by_hand, wanted.actor, Origin(asked.by.id, wanted.ref)
+    is_wanted = await asked.hears()
     match wanted.do:
         case Operation.ACCESS:
-            decision = await hand.open(door, actor, origin)
+            decision = await hand.open(door, actor, origin, is_wanted=is_wanted)
         case Operation.HOLD:
-            decision = await hand.set_mode(door, DoorMode.UNLOCKED, actor, origin)
+            decision = await hand.set_mode(door, DoorMode.UNLOCKED, actor, origin, is_wanted=is_wanted)
         case Operation.RELOCK:
             decision = await hand.set_mode(door, DoorMode.NORMAL, actor, origin)
         case Operation.BLOCK:
@@ -274,7 +286,9 @@ async def _confirm(asked: Asked) -> web.Response:
             confirm = hand.confirm_restore
         case Confirmed.JOURNAL:
             confirm = hand.confirm_journal
-    return _done(await confirm(wanted.actor, Origin(asked.by.id, wanted.ref)))
+    decision = await confirm(wanted.actor, Origin(asked.by.id, wanted.ref))
+    asked.edge.stream.building_changed()  # the event was told before it was so
+    return _done(decision)
 
 
 def _done(decision: Decision) -> web.Response:
@@ -387,12 +401,12 @@ async def _receipt(asked: Asked) -> web.Response:
     edge, receipt = asked.edge, asked.read(messages.SIGNED).note
     async with asked.proving():
         try:
-            is_disputed = await receipts.is_disputed_by(edge.journal, receipt)
+            disputed = await receipts.disputed_by(edge.journal, receipt)
         except NoteError as err:
             raise TurnedAway(HTTPStatus.NOT_FOUND, ErrorWord.NOT_FOUND) from err
-    if is_disputed:
-        edge.controller.by_hand.dispute(receipt)
-    return _said(messages.DISPUTED, messages.Disputed(is_disputed))
+    if disputed is not None:
+        edge.controller.by_hand.dispute(disputed)
+    return _said(messages.DISPUTED, messages.Disputed(disputed is not None))
 
 
 ROUTES: Final = (
@@ -529,22 +543,16 @@ _HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0
 
 
 async def _body(request: web.Request, most: int) -> bytes:
-    """Return the body; of one that is too large, no more is read than shows that, whatever its head says."""
-    body = bytearray()
+    """Return the whole body."""
     try:
-        async with asyncio.timeout(BODY_DEADLINE):
-            if (request.content_length or 0) <= most:
-                async for part in request.content.iter_any():
-                    body += part
-                    if len(body) > most:
-                        break
-                else:
-                    return bytes(body)
+        body = await read_body(request.content.iter_any(), request.content_length, most)
     except TimeoutError as err:
         raise TurnedAway(HTTPStatus.REQUEST_TIMEOUT, ErrorWord.TIMEOUT, _CLOSE) from err
     except (web.RequestPayloadError, ConnectionError) as err:  # chunks that are none, or the caller has gone
         raise TurnedAway(HTTPStatus.BAD_REQUEST, ErrorWord.BAD_REQUEST, _CLOSE) from err
-    raise TurnedAway(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ErrorWord.TOO_LARGE, _CLOSE)
+    if body is None:
+        raise TurnedAway(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ErrorWord.TOO_LARGE, _CLOSE)
+    return body
 
 
 def _said[T](message: Message[T], value: T) -> web.Response:

@@ -165,8 +165,8 @@ def _explained(path: Path) -> Iterator[None]:
     except JournalInUse as err:
         raise Unusable(
             f"{path} is being written to, by Home Assistant or by a gateway. Home Assistant: read the copy in a "
-            "backup, or ask it (action vestibule.verify_journal). A gateway: stop it, copy its state folder, start it, "
-            "and read the journal in the copy"
+            "backup, or ask it (action vestibule.verify_journal). A gateway: make a `vestibule-gateway backup`, "
+            "and read the journal in it"
         ) from err
     except JournalTooNew as err:
         raise Unusable(f"{err}: use a newer vestibule-gateway") from err

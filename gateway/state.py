@@ -67,6 +67,13 @@ class Files:
         """The gateway's id."""
         return self.folder / "id"
 
+    @property
+    def small(self) -> list[Path]:
+        """What makes it the same gateway besides the journal; ``id`` last, for there is no gateway without it."""
+        # The next certificate first: `keys switch` puts it in the place of the other.
+        following = [self.next_tls] if self.next_tls.exists() else []
+        return [*following, self.identity, self.tls, *sorted(self.strikes.glob("*.json")), self.id]
+
 
 def signs_as(gateway: GatewayId) -> str:
     """Return the name that the gateway's signatures carry."""

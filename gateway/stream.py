@@ -22,12 +22,12 @@ from vestibule_core.api.messages import (
     BuildingChanged,
     ClientId,
     DoorChanged,
-    DoorsChanged,
     Frame,
     Happened,
     Scope,
 )
 from vestibule_core.errors import JournalMoved, StoreFailed
+from vestibule_core.evidence import Broken
 from vestibule_core.model import AccessEvent, DoorId
 
 from . import view
@@ -46,6 +46,8 @@ QUEUE: Final = 1000
 """Events that wait for a client which does not read."""
 ASKED: Final = 256
 """Events of which it is remembered who asked for them, for who is still catching up."""
+READ_TRIES: Final = 3
+"""How often a client may come again for entries that the disk does not give at present; then it goes on without."""
 SEND: Final = 20.0
 """Seconds in which a frame has to go out."""
 HEARTBEAT: Final = 30.0
@@ -69,7 +71,6 @@ class _Follower:
         """Whether it has all that was in the journal when it came, and is to keep up with what happens."""
         self.events: deque[tuple[int | None, bytes]] = deque()
         self.doors: dict[DoorId, None] = {}
-        self.all_doors = False
         self.building = False
         self.wake = asyncio.Event()
         self.lost = asyncio.Event()
@@ -90,6 +91,8 @@ class Stream:
         self._followers: dict[_Follower, None] = {}
         self._asked: dict[int, Origin] = {}
         """Who asked for the newest events that somebody asked for: the journal does not know their names for it."""
+        self._unread: dict[ClientId, tuple[int, int]] = {}
+        """Behind which entry a client has met those that cannot be read at present, and how often."""
         self._door_frames: dict[DoorId, bytes] = {}
         self._building: BuildingChanged | None = None
         self._unreadable: set[int] = set()
@@ -139,13 +142,6 @@ class Stream:
             follower.doors[door] = None
             follower.wake.set()
         self.building_changed()
-
-    def doors_changed(self) -> None:
-        """Tell that there are other doors than before, or that they are set up otherwise."""
-        self._door_frames.clear()
-        for follower in self._followers:
-            follower.all_doors = True
-            follower.wake.set()
 
     def building_changed(self) -> None:
         """Tell of the gateway as a whole, if it is not as it was told last."""
@@ -220,9 +216,6 @@ class Stream:
                 if number is None or number > follower.sent:
                     follower.sent = number or follower.sent
                     await _send(socket, frame)
-            if follower.all_doors:
-                follower.all_doors = False
-                await self._send(socket, DoorsChanged(tuple(self._edge.doors())))
             while follower.doors:
                 door, _ = follower.doors.popitem()
                 if (frame_of_door := self._frame_of(door)) is not None:
@@ -238,8 +231,15 @@ class Stream:
                 missed = await view.missed(self._edge, follower.sent)
             except JournalMoved:
                 continue
-            except StoreFailed, ValueError:
-                missed = ()
+            except StoreFailed as err:
+                if not self._edge.journal.failed:
+                    if self._may_pass(follower):  # what happens next has a number: it would skip those in between
+                        raise ConnectionError("the journal cannot be read now") from err
+                    break
+                follower.events = deque(event for event in follower.events if event[0] is None)
+                break
+            except Broken:
+                break
             if not missed:  # nothing more can be read; that the newest number is another tells the client
                 break
             for event in missed:
@@ -248,6 +248,13 @@ class Stream:
                 await self._send(socket, Happened(replace(event, origin=ref)))
                 follower.sent = event.sequence or follower.sent
         follower.is_live = True
+
+    def _may_pass(self, follower: _Follower) -> bool:
+        """Return whether entries that could not be read may be read the next time: not if it was tried a few times."""
+        sent, times = self._unread.get(follower.client, (follower.sent, 0))
+        times = times + 1 if sent == follower.sent else 1
+        self._unread[follower.client] = follower.sent, times
+        return times <= READ_TRIES
 
     async def _send(self, socket: web.WebSocketResponse, frame: Frame) -> None:
         await _send(socket, FRAME.encode(frame))

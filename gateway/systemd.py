@@ -10,14 +10,14 @@ import socket
 
 
 def tell(state: str) -> None:
-    """Tell ``state``; somebody who does not listen is no reason to fail."""
+    """Tell ``state``; somebody who does not listen is no reason to fail, nor to wait."""
     if not (address := os.environ.get("NOTIFY_SOCKET")):
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as to:
         try:
             to.connect("\0" + address[1:] if address.startswith("@") else address)
             to.sendall(state.encode())
-        except OSError:  # it was restarted, or its socket is full
+        except OSError:  # it was restarted, or its socket is full: the next word may find room
             pass
 
 

@@ -17,7 +17,7 @@ from vestibule_core.api.messages import (
     Hello,
     PolicyMark,
 )
-from vestibule_core.evidence import Entry, Run
+from vestibule_core.evidence import Broken, Entry, Run
 from vestibule_core.model import AccessEvent, Checks, Code, DoorId, EventName, Means
 from vestibule_core.policy import Building
 
@@ -136,19 +136,33 @@ def _numbers(entry: Entry) -> dict[str, Any]:
     return {name: besides.get(name) for name in ("count", "slot")}
 
 
+DAMAGED: Final = 1000
+"""Entries that are tried, one after the other, to find the first that can be read."""
+
+
 async def missed(edge: Edge, after: int, limit: int | None = None) -> tuple[AccessEvent, ...]:
     """Return the next events after number ``after``, at most ``limit``; none: there are none yet.
 
     An entry that cannot be read is left out: that its number is missing, is seen. Raises StoreFailed, JournalMoved (ask
-    again), or ValueError where the journal is damaged.
+    again), or Broken where more of the journal is damaged.
     """
     header = await edge.journal.header()
     after = max(min(after, edge.stream.newest), header.base.size)
-    while (run := await edge.journal.run(after)) is not None:
+    damaged = 0
+    while True:
+        try:
+            run = await edge.journal.run(after)
+        except Broken as err:
+            if err.after != after or damaged == DAMAGED:
+                raise
+            damaged, after = damaged + 1, after + 1
+            edge.stream.cannot_read(after)
+            continue
+        if run is None:
+            return ()
         if found := tuple(islice(_readable(run, edge), limit)):
             return found
         after = run.last
-    return ()
 
 
 def _readable(run: Run, edge: Edge) -> Iterator[AccessEvent]:

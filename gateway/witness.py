@@ -2,8 +2,12 @@
 
 Of each journal, known by its key, one checkpoint is held, in a note of the gateway's own journal; it is durable before
 the cosignature is given out. What follows from what is shown, the core decides (vestibule_core/witness.py). What this
-file refuses to do: let go of a checkpoint because a client wishes so, or write an entry for each that it sees, which
-would set two journals that witness each other growing for ever.
+file refuses to do: let go of a checkpoint, whoever wishes so and whatever becomes of the client that showed it, or
+write an entry for each that it sees, which would set two journals that witness each other growing for ever.
+
+Nothing is let go of because a key that is forgotten may still be somebody's: he would set his journal back, and show it
+as one that nobody has seen. So room is not made, it is brought along: each pairing, for which somebody has to stand at
+the gateway, comes with places of its own. What one client shows takes none of another's.
 """
 
 from __future__ import annotations
@@ -14,14 +18,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from vestibule_core.api.messages import Client, Shown, Signed
+from vestibule_core.api.messages import Client, ClientId, Shown, Signed, client_id
 from vestibule_core.cosignature import cosign, cosigned_at
 from vestibule_core.epoch import Head, read_head, split_name
 from vestibule_core.errors import MalformedMessage
 from vestibule_core.journal import Journal
 from vestibule_core.model import AccessEvent, EventName, Now
 from vestibule_core.note import NoteError, SignerKey, VerifierKey
-from vestibule_core.strict import Message, listed, parsed, record, text
+from vestibule_core.schema import LONGEST
+from vestibule_core.strict import Message, if_known, listed, parsed, record, text
 from vestibule_core.witness import MAX_GROWN, Finding, look
 
 from .log import say
@@ -29,9 +34,12 @@ from .log import say
 _LOGGER = logging.getLogger(__name__)
 
 MOST: Final = 16
-"""Journals that are witnessed; each costs about a kilobyte."""
+"""Journals that one client may be the first to show; each costs about a kilobyte, for ever."""
 MOST_BEFORE: Final = 8
 """Ends of earlier epochs that are kept of each."""
+MAX_NOTE: Final = 1024
+"""Bytes of a checkpoint that is held; one of ours has about 300. All that is held of a journal has to fit into one
+note, however it is spelt there: the store fails for everybody over one that does not."""
 
 _WITNESS: Final = "witness:"
 """Name of notes in the journal, followed by the journal's key."""
@@ -42,7 +50,7 @@ class DoesNotGoOn(Exception):
 
 
 class TooManyJournals(Exception):
-    """There is no room for another one."""
+    """The client has no place left for another one: it has to be paired again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,9 @@ class Held:
     """Its newest checkpoint, signed by its controller."""
     before: tuple[str, ...] = ()
     """What was held when its controller began new epochs."""
+    by: ClientId | None = None
+    """The client that showed it first, and whose place it takes, also when that client is gone; None: from before that
+    was kept."""
 
     @property
     def head(self) -> Head:
@@ -64,9 +75,14 @@ class Held:
 _NOTE: Final = Message(
     record(
         Held,
-        {"key": parsed(VerifierKey.parse), "note": text(MAX_GROWN), "before": listed(text(MAX_GROWN), MOST_BEFORE)},
+        {
+            "key": parsed(VerifierKey.parse),
+            "note": text(MAX_GROWN),
+            "before": listed(text(MAX_GROWN), MOST_BEFORE),
+            "by": if_known(parsed(client_id)),
+        },
     ),
-    128 * 1024,
+    LONGEST,
 )
 
 
@@ -93,21 +109,23 @@ class Witness:
     async def show(self, shown: Shown, by: Client) -> Signed:
         """Look at how a journal has grown, as client ``by`` shows it; return its newest checkpoint, cosigned.
 
-        Raises DoesNotGoOn, TooManyJournals, NoteError (what is shown is not signed) or StoreFailed.
+        Raises DoesNotGoOn, TooManyJournals, NoteError (what is shown is not signed, or too long) or StoreFailed.
         """
         if split_name(shown.key.name)[1].number:
             raise NoteError("a journal is known by the name of its first epoch")
         async with self._turn:  # from what is held to what is held next, one at a time
             known = self._held.get(str(shown.key))
-            if known is None and len(self._held) >= MOST:
-                raise TooManyJournals
+            if known is None:
+                self._check_place(by)
             seen = look(known.head if known is not None else None, shown.grown, (shown.key,), shown.epoch)
             if seen.finding not in (Finding.GROWN, Finding.NEW_EPOCH):
                 await self._refuse(shown.key, seen.finding, by)
                 raise DoesNotGoOn
             note = seen.shown.note
+            if len(note.encode()) > MAX_NOTE:
+                raise NoteError(f"a checkpoint of more than {MAX_NOTE} bytes is not held")
             if known is None:
-                held = Held(shown.key, note)
+                held = Held(shown.key, note, by=by.id)
             elif seen.finding is Finding.NEW_EPOCH:
                 say(_LOGGER, logging.WARNING, "journal_new_epoch", client=by.id, epoch=seen.shown.epoch.number)
                 held = replace(known, note=note, before=(*known.before, known.note)[-MOST_BEFORE:])
@@ -118,6 +136,11 @@ class Witness:
                 self._held[str(held.key)] = held
             self._refused.discard(str(held.key))
         return Signed(cosign(self._signer, note, int(self._clock().wall)))
+
+    def _check_place(self, by: Client) -> None:
+        if sum(held.by == by.id for held in self._held.values()) >= MOST:
+            say(_LOGGER, logging.WARNING, "no_place_for_journal", client=by.id)
+            raise TooManyJournals
 
     async def _refuse(self, key: VerifierKey, finding: Finding, by: Client) -> None:
         if finding is Finding.ASK_AGAIN or str(key) in self._refused:

@@ -116,6 +116,8 @@ class LinkCloud:
         """A close code for each hello."""
         self.before_keys: list[dict[str, Any]] = []
         """Frames in place of the keys."""
+        self.end_with: int | None = None
+        """A close code for each link, right after its keys."""
         self.is_silent = False
         """It accepts connections and says nothing."""
         self._ids = itertools.count()
@@ -203,6 +205,8 @@ class LinkCloud:
                 await connection.say(**each)
         else:
             await connection.say(type="keys", root=b64(self.root.public), set=self.text or self._newest())
+            if self.end_with is not None:
+                await connection.close(self.end_with)
 
     # ---- what it signs ----
 

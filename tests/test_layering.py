@@ -19,6 +19,7 @@ CORE = INTEGRATION / "vestibule_core"
 ACTS = {
     "__init__",
     "api/__init__",
+    "api/body",
     "api/client",
     "doorstrike/__init__",
     "doorstrike/connection",
@@ -35,6 +36,7 @@ ACTS = {
     "journal",
     "link/__init__",
     "link/client",
+    "new_key",
     "receipts",
     "schema",
     "strike",

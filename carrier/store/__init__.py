@@ -16,16 +16,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from asyncpg.exceptions import PostgresError  # type: ignore[import-untyped]
+from asyncpg import exceptions as of_asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, DisconnectionError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 
-from .tables import Prefix, new_id
+from .tables import Prefix, is_id, new_id, sha256
 
-__all__ = ["Prefix", "Store", "StoreUnavailable", "database_url", "new_id"]
+__all__ = ["Prefix", "Store", "StoreUnavailable", "database_url", "is_id", "new_id", "sha256"]
 
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _WAIT: Final = 20
@@ -39,7 +39,7 @@ _OF_SQLALCHEMY: Final = {
 # What is written contradicts what is there, or makes no sense: the caller's business, or a bug.
 _MISTAKES: Final = (DataError, IntegrityError, ProgrammingError)
 # While PostgreSQL starts, its own error comes out of connecting as it is.
-_AWAY: Final = (DBAPIError, PoolTimeout, PostgresError, OSError, TimeoutError)
+_AWAY: Final = (DBAPIError, PoolTimeout, of_asyncpg.PostgresError, OSError, TimeoutError)
 
 
 class StoreUnavailable(Exception):
@@ -72,16 +72,24 @@ class Store:
         self.url: Final = url
         self.is_sqlite: Final = url.get_backend_name() == "sqlite"
         self._has_file = False
-        pool: dict[str, Any] = {"pool_timeout": _WAIT, "pool_pre_ping": not self.is_sqlite}
-        # Writers of SQLite take turns anyway; few connections wait for each other in fair order.
-        pool |= {"pool_size": 4, "max_overflow": 0} if self.is_sqlite else {"pool_size": 10, "max_overflow": 10}
-        asking = {"timeout": _WAIT} if self.is_sqlite else {"timeout": _WAIT, "command_timeout": _WAIT}
-        self._engine = create_async_engine(url, connect_args=asking, hide_parameters=True, **pool)
+        common: dict[str, Any] = {"pool_timeout": _WAIT, "hide_parameters": True}
+        if self.is_sqlite:
+            # Writers take turns anyway; few connections wait for each other in fair order. Who reads has others.
+            common |= {"pool_size": 4, "max_overflow": 0, "connect_args": {"timeout": _WAIT}}
+            self._engine, self._reader = (create_async_engine(url, **common) for _ in range(2))
+            for engine, begin in ((self._engine, _begin_to_write), (self._reader, _begin_to_read)):
+                event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+                event.listen(engine.sync_engine, "begin", begin)
+        else:
+            common |= {"pool_size": 10, "max_overflow": 10}
+            common |= {"connect_args": {"timeout": _WAIT, "command_timeout": _WAIT}}
+            self._engine = create_async_engine(url, **common)
+            # A read without BEGIN and COMMIT is one round trip in place of three.
+            self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+            event.listen(self._engine.sync_engine, "checkout", _still_open)
         kind = _WholeSession if self.is_sqlite else AsyncSession
         self._sessions = async_sessionmaker(self._engine, class_=kind, expire_on_commit=False)
-        if self.is_sqlite:
-            event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
-            event.listen(self._engine.sync_engine, "begin", _begin_immediate)
+        self._readers = async_sessionmaker(self._reader, class_=kind, expire_on_commit=False, autoflush=False)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -102,6 +110,21 @@ class Store:
             raise StoreUnavailable(_why(err), may_have_succeeded=committing) from err
 
     @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """Give a session for a statement that reads, and waits for no writer. Raises StoreUnavailable.
+
+        What two statements read may be of two moments; nothing that is written is certain to be kept.
+        """
+        try:
+            self._make_file()
+            async with self._readers() as session:
+                yield session
+        except _MISTAKES:
+            raise
+        except _AWAY as err:
+            raise StoreUnavailable(_why(err)) from err
+
+    @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         """Give a bare connection, for migrations and maintenance. Raises StoreUnavailable."""
         try:
@@ -113,10 +136,10 @@ class Store:
         except _AWAY as err:
             raise StoreUnavailable(_why(err)) from err
 
-    async def scrub(self) -> None:
+    async def scrub(self, *, anew: bool = True) -> None:
         """Make what was deleted unreadable in the database's own files, as far as the database can.
 
-        SQLite: everything is written anew, and the log of writes emptied. PostgreSQL gives space free by itself
+        SQLite: everything is written ``anew``, and the log of writes emptied. PostgreSQL gives space free by itself
         (autovacuum), and overwrites it with what comes next; nothing is done here.
         """
         if not self.is_sqlite:
@@ -124,7 +147,8 @@ class Store:
         async with self.connection() as connection:
             bare = await connection.execution_options(isolation_level="AUTOCOMMIT")
             # secure_delete zeroes what is deleted, but not what a page keeps when it is rearranged: hence VACUUM.
-            await bare.execute(text("VACUUM"))
+            if anew:
+                await bare.execute(text("VACUUM"))
             await bare.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
 
     def _make_file(self) -> None:
@@ -148,6 +172,7 @@ class Store:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+        await self._reader.dispose()
 
 
 async def _to_its_end[T](doing: Coroutine[Any, Any, T]) -> T:
@@ -211,13 +236,25 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor.close()
 
 
-def _begin_immediate(connection: Any) -> None:
+def _begin_to_write(connection: Any) -> None:
     # Not a deferred one: that fails at its first write if another has written since, however long one would wait.
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def _begin_to_read(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _still_open(_: object, record: Any, __: object) -> None:
+    """Let no connection be used that PostgreSQL has closed meanwhile: asyncpg knows without asking."""
+    if record.driver_connection.is_closed():
+        raise DisconnectionError
+
+
 def _why(err: BaseException) -> str:
     """Return what the database said, without the statement and its values."""
     said = getattr(err, "orig", None) or err
+    if isinstance(said.__cause__, of_asyncpg.DataError):  # asyncpg repeats what it was given
+        return type(said.__cause__).__name__
     return (str(said) or type(said).__name__).strip().splitlines()[0]

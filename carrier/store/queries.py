@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import CursorResult, exists, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, ScalarSelect, exists, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from carrier.checks import Asked, DeviceFacts, DoorFacts, DriverFacts, Fix, Known, Limits, Opening, StopFacts, StopState
+from carrier.checks import (
+    Asked,
+    Check,
+    DeviceFacts,
+    DoorFacts,
+    DriverFacts,
+    Fix,
+    Known,
+    Limits,
+    Opening,
+    Reason,
+    StopFacts,
+    StopState,
+)
 from vestibule_core import b64url
 
 from .tables import (
@@ -38,6 +50,7 @@ _OPENINGS: Final = {
     RequestState.UNKNOWN: Opening.UNKNOWN,
     RequestState.REFUSED_BY_BUILDING: Opening.REFUSED,
 }
+_CHECKS: Final = tuple(Check)
 
 
 # ---- what is known ----
@@ -45,27 +58,31 @@ _OPENINGS: Final = {
 
 async def known(session: AsyncSession, asked: Asked, limits: Limits) -> Known:
     """Return what the cloud knows about a wish. Reads only."""
-    driver, device = await session.get(Driver, asked.driver), await session.get(Device, asked.device)
+    one = select(literal(1)).subquery()
+    found = await session.execute(  # one row, with nothing in place of what there is not
+        select(Driver, Device, Stop, Route, Door, Building)
+        .select_from(one)
+        .outerjoin(Driver, Driver.id == asked.driver)
+        .outerjoin(Device, Device.id == asked.device)
+        .outerjoin(Stop, Stop.id == asked.stop)
+        .outerjoin(Route, Route.id == Stop.route_id)
+        .outerjoin(Door, Door.id == asked.door)
+        .outerjoin(Building, Building.id == Door.building_id)
+    )
+    driver, device, stop, route, door, building = found.one()
     return Known(
         driver=None
         if driver is None
         else DriverFacts(driver.id, driver.active and driver.removed_at is None, driver.vetted_until),
         device=None if device is None else DeviceFacts(device.id, device.driver_id, device.revoked_at is not None),
-        stop=await stop_facts(session, asked.stop),
-        door=await door_facts(session, asked.door),
-        previous=await last_fix(session, asked.device),
+        stop=None if stop is None else _stop_facts(stop, route, (await openings(session, [stop.id]))[stop.id]),
+        door=None if door is None else _door_facts(door, building),
+        previous=await _last_fix(session, asked.device),
         limits=limits,
     )
 
 
-async def stop_facts(session: AsyncSession, stop_id: str) -> StopFacts | None:
-    """Return a stop with its route and doors."""
-    found = (
-        await session.execute(select(Stop, Route).join(Route, Route.id == Stop.route_id).where(Stop.id == stop_id))
-    ).one_or_none()
-    if found is None:
-        return None
-    stop, route = found
+def _stop_facts(stop: Stop, route: Route, doors: tuple[tuple[str, Opening], ...]) -> StopFacts:
     return StopFacts(
         id=stop.id,
         route=route.id,
@@ -77,7 +94,7 @@ async def stop_facts(session: AsyncSession, stop_id: str) -> StopFacts | None:
         window_to=stop.window_to,
         state=StopState(stop.state),
         building=stop.building_id,
-        doors=(await openings(session, [stop_id]))[stop_id],
+        doors=doors,
     )
 
 
@@ -97,16 +114,7 @@ async def openings(session: AsyncSession, stops: Iterable[str]) -> dict[str, tup
     return found
 
 
-async def door_facts(session: AsyncSession, door_id: str) -> DoorFacts | None:
-    """Return a door with what its building says."""
-    found = (
-        await session.execute(
-            select(Door, Building).join(Building, Building.id == Door.building_id).where(Door.id == door_id)
-        )
-    ).one_or_none()
-    if found is None:
-        return None
-    door, building = found
+def _door_facts(door: Door, building: Building) -> DoorFacts:
     return DoorFacts(
         id=door.id,
         building=building.id,
@@ -117,21 +125,28 @@ async def door_facts(session: AsyncSession, door_id: str) -> DoorFacts | None:
     )
 
 
-async def last_fix(session: AsyncSession, device_id: str) -> Fix | None:
-    """Return where a device said it was when it was last heard, as long as that is kept."""
-    rows = await session.scalars(
+async def _last_fix(session: AsyncSession, device_id: str) -> Fix | None:
+    """Return where a device said it was when it last said so, as long as that is kept.
+
+    A fix under somebody else's assertion says nothing about where this device was, nor does one that is old, ahead of
+    time or inaccurate: who jumps would send it in between.
+    """
+    who, where = (Request.told[_CHECKS.index(check)]["reason"].as_string() for check in (Check.ID, Check.POSITION))
+    record = await session.scalar(
         select(Evidence.record)
         .join(Request, Request.id == Evidence.request_id)
-        .where(Request.device_id == device_id)
-        .order_by(Request.decided_at.desc())
-        .limit(5)
+        .where(
+            Request.device_id == device_id,
+            who.is_distinct_from(Reason.NOT_VERIFIED),
+            or_(where.is_(None), where.in_((Reason.TOO_FAR, Reason.MOVED_TOO_FAST))),
+        )
+        .order_by(Request.asked_at.desc())
+        .limit(1)
     )
-    for record in rows:
-        evidence = json.loads(record)
-        # A fix under somebody else's assertion says nothing about where this device was.
-        if (fix := evidence["fix"]) is not None and evidence["assertion"]["verified"]:
-            return Fix(fix["lat"], fix["lon"], fix["accuracy"], datetime.fromtimestamp(fix["at"], UTC), fix["typed"])
-    return None
+    if record is None:
+        return None
+    fix = json.loads(record)["fix"]
+    return Fix(fix["lat"], fix["lon"], fix["accuracy"], datetime.fromtimestamp(fix["at"], UTC), fix["typed"])
 
 
 # ---- one use ----
@@ -149,11 +164,43 @@ async def claim_door(session: AsyncSession, stop_id: str, door_id: str, request_
 
 
 async def move_request(
-    session: AsyncSession, request_id: str, frm: tuple[RequestState, ...], to: RequestState, **values: Any
+    session: AsyncSession,
+    request_id: str | ScalarSelect[str],
+    frm: tuple[RequestState, ...],
+    to: RequestState,
+    *provided: ColumnElement[bool],
+    **values: Any,
 ) -> bool:
-    """Let a request go on from one of some states to another; return whether it was in one of them."""
-    return await _changed_one(
-        session, update(Request).where(Request.id == request_id, Request.state.in_(frm)).values(state=to, **values)
+    """Let a request go on from one of some states to another; return whether it was in one of them, and ``provided``
+    is so.
+    """
+    whose = update(Request).where(Request.id == request_id, Request.state.in_(frm), *provided)
+    return await _changed_one(session, whose.values(state=to, **values))
+
+
+def not_withdrawn(asked: Asked, now: datetime) -> ColumnElement[bool]:
+    """Whether driver, device, stop and building of a wish that was confirmed are good still (checks.judge_again says
+    what is not).
+    """
+    return (
+        select(literal(1))
+        .select_from(Device)
+        .join(Driver, Driver.id == Device.driver_id)
+        .join(Route, Route.driver_id == Driver.id)
+        .join(Stop, Stop.route_id == Route.id)
+        .join(Building, Building.id == Stop.building_id)
+        .where(
+            Device.id == asked.device,
+            Device.revoked_at.is_(None),
+            Driver.id == asked.driver,
+            Driver.active,
+            Driver.removed_at.is_(None),
+            Driver.vetted_until > now,
+            Stop.id == asked.stop,
+            Stop.state == StopState.DUE,
+            Building.removed_at.is_(None),
+        )
+        .exists()
     )
 
 
@@ -161,7 +208,34 @@ async def release_door(session: AsyncSession, request_id: str) -> None:
     """Give the door back that a request has. Only in the transaction in which its state becomes one in which no token
     of it opens anything, or ever will.
     """
-    await session.execute(update(StopDoor).where(StopDoor.opened_by == request_id).values(opened_by=None))
+    stop, door = (
+        select(column).where(Request.id == request_id).scalar_subquery()
+        for column in (Request.stop_id, Request.door_id)
+    )
+    its = StopDoor.stop_id == stop, StopDoor.door_id == door, StopDoor.opened_by == request_id  # by the key, of few
+    await session.execute(
+        update(StopDoor).where(*its).values(opened_by=None).execution_options(synchronize_session=False)
+    )
+
+
+async def is_free(session: AsyncSession, driver_id: str, stop_id: str, door_id: str) -> bool:
+    """Return whether a driver may ask for a door: the stop is due on a route of that driver, and no request has the
+    door. Says nothing of place and time.
+    """
+    free = (
+        select(literal(1))
+        .select_from(StopDoor)
+        .join(Stop, Stop.id == StopDoor.stop_id)
+        .join(Route, Route.id == Stop.route_id)
+        .where(
+            StopDoor.stop_id == stop_id,
+            StopDoor.door_id == door_id,
+            StopDoor.opened_by.is_(None),
+            Stop.state == StopState.DUE,
+            Route.driver_id == driver_id,
+        )
+    )
+    return await session.scalar(free) is not None
 
 
 async def tokens_for(session: AsyncSession, request_id: str) -> int:
@@ -177,18 +251,19 @@ async def tokens_for(session: AsyncSession, request_id: str) -> int:
     return count or 0
 
 
-@dataclass(frozen=True, slots=True)
-class CeremonyUsed:
-    """A challenge that was just used up."""
-
-    driver: str | None
-    payload: dict[str, Any]
-
-
-async def use_ceremony(session: AsyncSession, challenge_sha256: bytes, kind: str, now: datetime) -> CeremonyUsed | None:
+async def use_ceremony(
+    session: AsyncSession, challenge_sha256: bytes, kind: str, now: datetime
+) -> dict[str, Any] | None:
     """Use up a challenge; return what it was made for, None if it is not there, used, or too old."""
     made = await session.get(Ceremony, challenge_sha256, populate_existing=True)
-    if made is None or not await _changed_one(
+    if made is None or not await use_up(session, challenge_sha256, kind, now):
+        return None
+    return made.payload
+
+
+async def use_up(session: AsyncSession, challenge_sha256: bytes, kind: str, now: datetime) -> bool:
+    """Use up a challenge; return False if it is not there, used, or too old."""
+    return await _changed_one(
         session,
         update(Ceremony)
         .where(
@@ -198,24 +273,41 @@ async def use_ceremony(session: AsyncSession, challenge_sha256: bytes, kind: str
             Ceremony.expires_at > now,
         )
         .values(used_at=now, payload={}),  # it may have a position in it, which now stands in the evidence
-    ):
-        return None
-    return CeremonyUsed(made.driver_id, made.payload)
+    )
 
 
 # ---- pseudonyms ----
 
 
-async def pseudonym(
-    session: AsyncSession, kind: str, subject_id: str, building_id: str, fresh: bytes, month: str = ""
-) -> str:
-    """Return by what a building knows a driver, a stop or a route; ``fresh``: 16 random bytes, in case it does not."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    key = {"kind": kind, "subject_id": subject_id, "building_id": building_id, "month": month}
-    await session.execute(
-        insert(Pseudonym).values(**key, value=b64url.encode(fresh)).on_conflict_do_nothing(index_elements=list(key))
-    )
-    return await session.scalar(select(Pseudonym.value).filter_by(**key)) or ""
+async def pseudonyms(
+    session: AsyncSession, building_id: str, wanted: Mapping[str, tuple[str, str]], random: Callable[[int], bytes]
+) -> dict[str, str]:
+    """Return by what a building knows a driver, a stop and a route; those that it does not know yet are made.
+
+    ``wanted``: for each kind, whose, and in which month ("" for what does not rotate).
+    """
+    keys = sorted((kind, subject, month) for kind, (subject, month) in wanted.items())
+    this = tuple_(Pseudonym.kind, Pseudonym.subject_id, Pseudonym.month)
+    known = select(Pseudonym.kind, Pseudonym.value).where(Pseudonym.building_id == building_id, this.in_(keys))
+    found = dict((await session.execute(known)).tuples().all())
+    # In one order, wherever they are made: of two that make the same at once, one waits, and neither for the other.
+    if new := [key for key in keys if key[0] not in found]:
+        insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+        rows = [
+            {
+                "kind": kind,
+                "subject_id": subject,
+                "building_id": building_id,
+                "month": month,
+                "value": b64url.encode(random(16)),
+            }
+            for kind, subject, month in new
+        ]
+        made = insert(Pseudonym).values(rows).on_conflict_do_nothing().returning(Pseudonym.kind, Pseudonym.value)
+        found.update((await session.execute(made)).tuples().all())
+    if len(found) < len(keys):  # another replica was quicker
+        found = dict((await session.execute(known)).tuples().all())
+    return found
 
 
 async def _changed_one(session: AsyncSession, statement: Any) -> bool:

@@ -8,7 +8,9 @@ wish, or retention comes by; and in ``evidence``, which is deleted when its time
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
+import re
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any, Final, override
@@ -74,6 +76,21 @@ class Prefix(StrEnum):
 def new_id(of: Prefix) -> str:
     """Return a new id: ``driver:`` and 26 lower-case base32 characters that hold 128 random bits."""
     return f"{of}:{base64.b32encode(os.urandom(16)).decode().rstrip('=').lower()}"
+
+
+def is_id(text: str, prefix: str) -> bool:
+    """Return whether ``text`` is an id with this prefix. Nothing else is asked of the database: of what no text column
+    holds (NUL, a lone surrogate), PostgreSQL and SQLite each make an error of their own.
+    """
+    return text.startswith(f"{prefix}:") and _RANDOM.fullmatch(text, len(prefix) + 1) is not None
+
+
+_RANDOM: Final = re.compile("[a-z2-7]{26}")
+
+
+def sha256(secret: str | bytes) -> bytes:
+    """Return what is kept of a secret, and what it is found by."""
+    return hashlib.sha256(secret if isinstance(secret, bytes) else secret.encode(errors="replace")).digest()
 
 
 class RequestState(StrEnum):
@@ -447,11 +464,11 @@ class AlarmKind(StrEnum):
     NEVER_ISSUED = "never_issued"
     """A building accepted a token that this cloud did not issue for that door: a signing key may be stolen."""
     CONTRADICTED = "contradicted"
-    """A building accepted a token that it had said it refused."""
+    """A building accepted a token that it had answered otherwise, or that never left."""
     SECOND_LINK = "second_link"
     """Two programs are one controller at the same time: a copy, or a stolen identity."""
     DOOR_OF_ANOTHER = "door_of_another"
-    """A controller offers a door that another building has."""
+    """A controller offers a door that another building has, or a removed one had."""
 
 
 class Alarm(Base):
@@ -468,7 +485,7 @@ class Alarm(Base):
     kind: Mapped[str] = mapped_column(String(20))
     building_id: Mapped[str | None] = mapped_column(Id)
     subject: Mapped[str] = mapped_column(String(60))
-    """Of a token, its jti; of a controller, the thumbprint of its key; of a door, its id."""
+    """Of a token, its jti; of a controller, the thumbprint of its key; of a door, its id; ``more``: of many."""
     detail: Mapped[dict[str, Any]]
     seen_at: Mapped[datetime | None]
     seen_by: Mapped[str | None] = mapped_column(String(60))

@@ -1,5 +1,7 @@
 // What the pages ask the cloud: JSON by fetch, answers line by line as they come, and passkeys in base64url.
 
+const QUIET = 15_000; // milliseconds without a word, after which nobody is there any more
+
 export class Failed extends Error {
   constructor(status, word) {
     super(word);
@@ -8,8 +10,20 @@ export class Failed extends Error {
   }
 }
 
-async function send(method, path, body, headers = {}) {
-  const options = { method, headers, credentials: "same-origin", cache: "no-store", redirect: "error" };
+/** How long to listen: a phone in a lift is not told that its line is dead. `heard` begins anew. */
+function patience(quiet) {
+  const line = new AbortController();
+  let timer;
+  const heard = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => line.abort(), quiet);
+  };
+  heard();
+  return { signal: line.signal, heard };
+}
+
+async function send(method, path, body, headers, signal) {
+  const options = { method, headers, signal, credentials: "same-origin", cache: "no-store", redirect: "error" };
   if (body !== undefined) {
     options.headers = { ...headers, "Content-Type": "application/json" };
     options.body = JSON.stringify(body);
@@ -30,8 +44,8 @@ async function send(method, path, body, headers = {}) {
   return response;
 }
 
-export async function ask(method, path, body, headers) {
-  const response = await send(method, path, body, headers);
+export async function ask(method, path, body, headers, quiet = QUIET) {
+  const response = await send(method, path, body, headers, patience(quiet).signal);
   if (response.status === 204) return null;
   try {
     return await response.json();
@@ -40,9 +54,11 @@ export async function ask(method, path, body, headers) {
   }
 }
 
-/** Call `heard` with each line of the answer, as soon as it is there. */
-export async function follow(method, path, body, heard, headers) {
-  const response = await send(method, path, body, headers);
+/** Call `heard` with each line of the answer, as soon as it is there, and `connected` once before. */
+export async function follow(method, path, body, heard, { headers, quiet, connected }) {
+  const line = patience(quiet);
+  const response = await send(method, path, body, headers, line.signal);
+  connected?.();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
@@ -53,6 +69,7 @@ export async function follow(method, path, body, heard, headers) {
       throw new Failed(0, "offline");
     }
     if (part.done) return;
+    line.heard();
     const lines = (rest + part.value).split("\n");
     rest = lines.pop();
     for (const line of lines) if (line) heard(JSON.parse(line));

@@ -5,11 +5,12 @@ import { ask, Failed, follow } from "./api.js";
 
 const MOST = 200;
 const LOOK_EVERY = 15_000;
+const QUIET = 40_000; // the cloud says something every 15 s
 const ALARMS = {
   never_issued: "A building accepted a token that this cloud did not issue. If you do not know why, a signing key is stolen: revoke it now",
-  contradicted: "A building accepted a token that it had said it refused",
+  contradicted: "A building says that it accepted a token that it had answered otherwise, or that never left this cloud",
   second_link: "Two programs are the same controller at once: a copy of an installation, or a stolen identity",
-  door_of_another: "A controller offers a door that another building has",
+  door_of_another: "A controller offers a door that another building has or had",
 };
 const OUTCOMES = {
   asked: ["In progress", ""], signed: ["Token sent", ""], granted: ["Door released", "yes"], refused: ["Not confirmed", "no"],
@@ -75,6 +76,7 @@ function heard(decision) {
 
 const alarms = document.getElementById("alarm-list");
 const alarmState = document.getElementById("alarm-state");
+const connected = document.getElementById("connected");
 let looking = 0;
 
 function item(...parts) {
@@ -101,18 +103,20 @@ function alarm(each, names, headers) {
     }
   });
   const where = names.get(each.building) ?? each.building ?? "";
-  return item(`${new Date(each.at).toLocaleString()}: ${ALARMS[each.kind] ?? each.kind}. ${where}, ${each.subject} `, seen);
+  const about = each.subject === "more" ? `more of these, told ${each.detail.count} times` : each.subject;
+  return item(`${new Date(each.at).toLocaleString()}: ${ALARMS[each.kind] ?? each.kind}. ${where}, ${about} `, seen);
 }
 
 async function look(headers) {
-  const { buildings } = await ask("GET", "/v1/buildings", undefined, headers);
+  const { buildings } = await ask("GET", "/v1/buildings", undefined, headers, 60_000);
   const names = new Map(buildings.map((each) => [each.id, each.name]));
   const here = (each) => each.controllers.some((controller) => controller.connected_since !== null);
   const away = buildings.filter((each) => !here(each));
-  document.getElementById("connected").textContent = `${buildings.length - away.length} of ${buildings.length} connected.`;
+  const { alarms: waiting } = await ask("GET", "/v1/alarms?seen=false", undefined, headers);
+  connected.className = "";
+  connected.textContent = `${buildings.length - away.length} of ${buildings.length} connected.`;
   document.getElementById("away").replaceChildren(...away.slice(0, MOST).map((each) => item(`Not connected: ${each.name}`)));
   document.getElementById("buildings").hidden = false;
-  const { alarms: waiting } = await ask("GET", "/v1/alarms?seen=false", undefined, headers);
   if (!alarms.contains(document.activeElement) || waiting.length !== alarms.children.length) {
     alarms.replaceChildren(...waiting.map((each) => alarm(each, names, headers)));
   }
@@ -125,7 +129,12 @@ async function keepLooking(headers) {
     try {
       await look(headers);
     } catch (error) {
-      if (!(error instanceof Failed)) throw error; // what follows the decisions says so
+      if (!(error instanceof Failed)) throw error;
+      if (error.status !== 401 && error.status !== 403) { // of these, what follows the decisions says so
+        connected.className = "bad";
+        connected.textContent = "No answer: the alarms and buildings shown here are old.";
+        document.getElementById("buildings").hidden = false;
+      }
     }
     await new Promise((resolve) => { setTimeout(resolve, LOOK_EVERY); });
   }
@@ -138,10 +147,12 @@ form.addEventListener("submit", async (event) => {
   document.querySelector(".scroll").hidden = false;
   const headers = { Authorization: `Bearer ${key}` };
   keepLooking(headers);
+  state.textContent = "Connecting …";
   for (let wait = 1000; ; wait = Math.min(wait * 2, 30_000)) {
-    state.textContent = "Connected. What comes is shown at once.";
     try {
-      await follow("GET", "/v1/decisions/live", undefined, (decision) => { wait = 1000; heard(decision); }, headers);
+      await follow("GET", "/v1/decisions/live", undefined, (decision) => { wait = 1000; heard(decision); }, {
+        headers, quiet: QUIET, connected: () => { state.textContent = "Connected. What comes is shown at once."; },
+      });
       state.textContent = "The cloud ended the connection. Connecting again …";
     } catch (error) {
       if (!(error instanceof Failed)) throw error;
@@ -151,7 +162,7 @@ form.addEventListener("submit", async (event) => {
         looking += 1;
         return;
       }
-      state.textContent = "No connection. Trying again …";
+      state.textContent = error.status ? `The cloud cannot answer now (${error.status}). Trying again …` : "No connection. Trying again …";
     }
     await new Promise((resolve) => { setTimeout(resolve, wait); });
   }

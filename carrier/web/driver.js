@@ -7,6 +7,8 @@ import { fill, language, reasons, words } from "./words.js";
 const CHECKS = ["id", "route", "position", "time"];
 const GOOD_METRES = 30;
 const FRESH = 10_000; // milliseconds
+const YOUNG = 20_000; // for a position that is not confirmed yet: in the cloud, it is old after 30 s
+const DECIDING = 25_000; // a building may take 23 s for a challenge and a door
 const main = document.getElementById("main");
 const said = document.getElementById("said");
 let today = null;
@@ -44,11 +46,11 @@ const clock = (seconds, zone) =>
 /** What happened, in words, and what to do. */
 function trouble(error) {
   if (error instanceof Failed) return words.failed[error.word] ?? words.failed.failed;
-  if (error?.name === "NotAllowedError" || error?.name === "AbortError") return words.notConfirmed;
-  if (error?.name === "InvalidStateError") return words.alreadyHere;
-  if (error?.name === "SecurityError" || error?.name === "NotSupportedError" || !window.PublicKeyCredential) return words.noPasskeys;
   if (error instanceof NoPosition) return words.position[error.message];
-  throw error;
+  if (["SecurityError", "NotSupportedError"].includes(error?.name) || !window.PublicKeyCredential) return words.noPasskeys;
+  if (error instanceof DOMException) return words.notConfirmed;
+  reportError(error); // our own mistake
+  return words.failed.failed;
 }
 
 // ---- join, sign in ----
@@ -63,8 +65,10 @@ function join(invitation) {
       history.replaceState(null, "", "/");
       await openToday(words.joined);
     } catch (error) {
-      if (error instanceof Failed && error.word === "not_found") show(note("bad", ...words.invitationSpent), signInButton("second"));
-      else { problem(error, go); }
+      const over = { not_found: words.invitationSpent, conflict: words.failed.conflict, InvalidStateError: words.alreadyHere };
+      const told = over[error.word ?? error.name];
+      if (told) show(note("bad", ...told), signInButton());
+      else problem(error, go);
     }
   });
   show(el("h1", {}, words.joinTitle), el("p", {}, words.joinText), go);
@@ -77,6 +81,7 @@ function signInButton(kind = "") {
       const { options } = await ask("POST", "/driver/sign-in");
       const credential = await usePasskey(options);
       await ask("POST", "/driver/sign-in/passkey", { credential });
+      history.replaceState(null, "", "/");
       await openToday();
     } catch (error) {
       if (error instanceof Failed && error.word === "forbidden") error.word = "unknownDevice";
@@ -237,24 +242,29 @@ function steps() {
     why.textContent = text;
     why.classList.toggle("soft", kind !== "no");
   };
-  return { list, set };
+  return { list, set, open: () => CHECKS.filter((name) => rows[name].row.className === "busy") };
 }
 
-async function request(stop, door) {
-  const { list, set } = steps();
+/** Ask for a door. `begun`: what was asked for already, and only waits for the passkey. */
+async function request(stop, door, begun = null) {
+  const { list, set, open } = steps();
+  let asked = false;
   const doing = el("p", { role: "status" }, words.locating);
   show(el("h1", {}, door.name), el("p", { class: "soft" }, stop.building), doing, list);
-  let begun = null;
-  let mark = "";
   try {
-    set("position", "busy", words.locating);
-    const at = await position();
-    if (at.typed) mark = ` ${words.typedMark}.`;
-    set("position", "", at.typed ? words.typedMark : fill(words.located, { metres: at.accuracy }));
-    begun = await ask("POST", "/driver/requests", { stop: stop.id, door: door.id, position: at });
+    if (begun === null) {
+      set("position", "busy", words.locating);
+      const at = await position();
+      located(at);
+      begun = { at, ...await ask("POST", "/driver/requests", { stop: stop.id, door: door.id, position: at }) };
+    } else located(begun.at);
     await confirm();
   } catch (error) {
     failed(error);
+  }
+
+  function located(at) {
+    set("position", "", at.typed ? words.typedMark : fill(words.located, { metres: at.accuracy }));
   }
 
   async function confirm() {
@@ -264,7 +274,9 @@ async function request(stop, door) {
     doing.textContent = words.checking;
     for (const name of CHECKS) set(name, "busy", words.checking);
     const path = `/driver/requests/${begun.request}`;
+    const mark = begun.at.typed ? ` ${words.typedMark}.` : "";
     let outcome = null;
+    let used = null;
     const missing = new Map();
     const heard = (line) => {
       if (line.event === "check") {
@@ -275,27 +287,40 @@ async function request(stop, door) {
       } else if (line.event === "building") {
         doing.textContent = words.askingBuilding;
         set("building", "busy", words.askingBuilding);
+        asked = true; // and then something may have been withdrawn
       } else if (line.event === "outcome") outcome = line;
     };
     try {
-      await follow("POST", path, { credential }, heard);
+      await follow("POST", path, { credential }, heard, { quiet: DECIDING });
     } catch (error) {
-      if (!(error instanceof Failed && error.status === 0)) throw error;
+      // A browser sends it twice if a line that it kept was reset: then the first may be what it was used for.
+      if (error.status === 410) used = error;
+      // The cloud itself turned it away before it looked at it; a 502 or 504 is of whatever is in front of the cloud.
+      else if (!isCut(error) || (error.status === 503 && error.word === "unavailable")) throw error;
     }
-    // The line was cut. The decision goes on without us; what became of it is asked for, never asked for again.
-    let arrived = true;
-    for (let tries = 0; outcome === null && tries < 16; tries += 1) {
+    // The line was cut, or what is in front of the cloud says that it was. The decision goes on without us; what became of it is asked for, never asked for again.
+    let arrived = true; // or not known
+    let absent = 0;
+    const patience = Date.now() + 45_000;
+    while (outcome === null && Date.now() < patience) {
       doing.textContent = words.reconnecting;
       await new Promise((resolve) => { setTimeout(resolve, 1500); });
       try {
         for (const line of (await ask("GET", path)).events) heard(line);
         arrived = true;
       } catch (error) {
-        if (!(error instanceof Failed && (error.status === 0 || error.status === 404))) throw error;
-        if (error.status === 404) arrived = false;
+        if (![404, 429].includes(error.status) && !isCut(error)) throw error;
+        arrived = error.status !== 404;
+        // It is there as soon as the cloud has judged it: then this one came too late, and was the only one.
+        if (!arrived && used && ++absent === 3) throw used;
       }
     }
-    finish([...missing.values()], outcome ?? { state: arrived ? "unknown" : "unsent", code: null, text: "", advice: "" });
+    if (outcome === null && !arrived && used) throw used;
+    finish([...missing.values()], outcome ?? { state: arrived ? "unheard" : "unsent", text: "", may_ask_again: !arrived });
+  }
+
+  function isCut(error) {
+    return error instanceof Failed && (error.status === 0 || error.status >= 500);
   }
 
   function told(line) {
@@ -304,26 +329,28 @@ async function request(stop, door) {
   }
 
   function finish(missing, outcome) {
-    const { state } = outcome;
+    const { state, may_ask_again: mayAsk } = outcome;
+    const kind = { granted: "good", unknown: "wait", unheard: "wait" }[state] ?? "bad";
     doing.remove();
-    const [title, ...lines] = words.outcomes[state] ?? words.outcomes.unknown;
+    const word = mayAsk && state === "refused_by_building" ? "refused_for_now" : state;
+    const [title, ...lines] = words.outcomes[word] ?? words.failed[word] ?? words.outcomes.unknown;
     if (state === "granted") set("building", "yes", words.released);
-    else if (state === "refused") set("building", "", words.notAsked);
-    else if (["unavailable", "unsent"].includes(state)) for (const name of CHECKS) set(name, "", words.waiting);
-    else set("building", state === "unknown" ? "" : "no", title);
+    else if (state === "refused") set("building", "", asked ? title : words.notAsked);
+    else if (["unavailable", "unsent"].includes(state)) for (const name of [...CHECKS, "building"]) set(name, "", words.waiting);
+    else set("building", kind === "wait" ? "" : "no", title);
+    for (const name of open()) set(name, "", words.notKnown);
     const more = reasons?.[outcome.code] ?? [outcome.text, outcome.advice];
     if (state === "refused") lines.unshift(...missing);
     if (more[0] && state !== "refused") lines.unshift(more.join(" "));
-    const kind = { granted: "good", unknown: "wait" }[state] ?? "bad";
     const states = { granted: "opened", unknown: "unknown", refused_by_building: "refused" };
-    door.state = states[state] ?? door.state;
+    if (!mayAsk) door.state = states[state] ?? door.state;
     const further = ["granted", "unknown"].includes(state) ? nextDoor(stop) : null;
     const banner = note(kind, title, ...lines);
     banner.querySelector("h2").id = "outcome";
     list.before(banner);
     main.append(
       further ? button(fill(words.openDoor, { door: further.name }), () => request(stop, further)) : "",
-      ["refused", "unreachable", "unavailable", "unsent"].includes(state) ? button(words.again, () => request(stop, door)) : "",
+      mayAsk ? button(words.again, () => request(stop, door)) : "",
       button(words.back, () => openToday(), "second"),
     );
     say(`${title} ${lines.join(" ")}`);
@@ -336,14 +363,14 @@ async function request(stop, door) {
     const [title, ...lines] = trouble(error);
     doing.remove();
     for (const name of CHECKS) set(name, "", words.waiting);
-    const mayConfirm = begun !== null && error?.name === "NotAllowedError";
     list.before(note("bad", title, ...lines));
+    // Some phones want a finger on a button right before they ask for the passkey: then there is no time to begin anew.
+    const waits = () => begun !== null && error instanceof DOMException && Date.now() - begun.at.at * 1000 < YOUNG;
     main.append(
-      button(words.again, () => request(stop, door)),
+      button(words.again, () => request(stop, door, waits() ? begun : null)),
       button(words.back, () => openToday(), "second"),
     );
-    // Some phones want a finger on a button right before they ask for the passkey.
-    if (mayConfirm) main.querySelector("button").focus();
+    if (waits()) main.querySelector("button").focus();
     say(`${title} ${lines.join(" ")}`);
   }
 }

@@ -18,7 +18,7 @@ from homeassistant.const import (
     Platform,
 )
 from homeassistant.core import HassJob, HomeAssistant
-from homeassistant.exceptions import ConfigEntryError
+from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.helpers.start import async_at_started
@@ -28,7 +28,7 @@ from homeassistant.util import dt as dt_util
 from .auditing import async_setup_auditing
 from .const import CONF_GATEWAY, DOMAIN
 from .embedded import Embedded, VestibuleConfigEntry, is_building, loaded_building, put_away
-from .gateway_issues import watch_gateway
+from .gateway_issues import tell_of_unreached, watch_gateway
 from .http import async_register_views
 from .issues import Kind, tell_of_unopened, watch
 from .remote import GatewayConfigEntry, Remote
@@ -64,7 +64,11 @@ async def async_setup_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> boo
 
 
 async def _set_up_gateway(hass: HomeAssistant, entry: GatewayConfigEntry) -> bool:
-    remote = entry.runtime_data = await Remote.open(hass, entry)
+    try:
+        remote = entry.runtime_data = await Remote.open(hass, entry)
+    except ConfigEntryNotReady:
+        tell_of_unreached(hass, entry)
+        raise
     entry.async_on_unload(remote.stop)
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     remote.start()

@@ -77,9 +77,10 @@ from .forms import (
 from .link import enrol_here, stored_key_set
 from .vestibule_core.errors import KeySetInvalid
 from .vestibule_core.keys import TrustedKey, import_jwk_set
-from .vestibule_core.link.client import Enrolled, LinkState, NotLinked, WrongIssuer
+from .vestibule_core.link.client import Enrolled, NotLinked, WrongIssuer
 from .vestibule_core.link.code import CodeInvalid, EnrolmentCode
 from .vestibule_core.link.messages import MAX_DOORS
+from .vestibule_core.link.standing import LinkState
 from .vestibule_core.model import Issuer, issuer
 from .vestibule_core.policy import EvidenceLimits
 from .vestibule_core.token import DriverProof
@@ -463,8 +464,8 @@ def _user_id() -> str | None:
 def _code(entered: str, errors: Errors) -> EnrolmentCode | None:
     try:
         return EnrolmentCode.parse(entered)
-    except CodeInvalid:
-        errors[CONF_CODE] = "code_invalid"
+    except CodeInvalid as err:
+        errors[CONF_CODE] = err.slip.value
         return None
 
 

@@ -78,6 +78,7 @@ from .const import (
     CONF_RELEASES_WHEN,
     CONF_RELOCK,
     CONF_REMOVE_PIN,
+    CONF_REMOVE_POSITION,
     CONF_REPORTS,
     CONF_RETURNS,
     CONF_STRIKE,
@@ -379,6 +380,8 @@ class DoorFlow(StrikePages):
         if kept:
             fields[probatio.Required(CONF_REMOVE_PIN, default=False)] = BooleanSelector()
         fields[probatio.Optional(CONF_POSITION)] = _POSITION
+        if CONF_POSITION in stored:  # a map cannot be emptied
+            fields[probatio.Required(CONF_REMOVE_POSITION, default=False)] = BooleanSelector()
         if user_input is None:
             return self._show("admit", fields, {**stored, CONF_PIN: None})
         errors: Errors = {}
@@ -395,7 +398,7 @@ class DoorFlow(StrikePages):
         if errors:
             return self._show("admit", fields, shown, errors, placeholders)
         self._data |= {CONF_HOURS: hours, CONF_MANUAL: user_input[CONF_MANUAL]}
-        if position:
+        if position and not user_input.get(CONF_REMOVE_POSITION):
             self._data[CONF_POSITION] = position
         if pin:
             made = await self.hass.async_add_executor_job(Pin.of, pin, os.urandom(16))

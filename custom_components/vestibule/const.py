@@ -36,6 +36,7 @@ CONF_PIN: Final = "pin"
 CONF_PIN_SALT: Final = "salt"
 CONF_PIN_DIGEST: Final = "digest"
 CONF_REMOVE_PIN: Final = "remove_pin"
+CONF_REMOVE_POSITION: Final = "remove_position"
 
 CONF_STRIKE: Final = "strike"
 CONF_STRIKE_ID: Final = "strike_id"

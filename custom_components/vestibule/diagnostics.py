@@ -225,6 +225,7 @@ def _link(embedded: Embedded, issuer: Issuer) -> dict[str, Any]:
     return {
         "link": {
             "state": links.state(issuer),
+            "trouble": links.trouble(issuer),
             "locked_out": issuer in links.locked_out,
             "alarms": sorted(links.alarms(issuer)),
             "newest_list": newest.isoformat() if newest is not None else None,

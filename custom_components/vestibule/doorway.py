@@ -277,7 +277,7 @@ class Premises[D: Doorway](ABC):
         has its own time there, also if it is recent.
         """
         doorway = self.doors.get(event.door) if event.door is not None else None
-        context = _context_of(event, origin)
+        context, asked_in = _contexts_of(event, origin)
         if doorway is not None and event.outcome in _RELEASES and not is_late:
             doorway.last_origin = context
         # Not "device_id": Activity would show the event as a second line beside that of an entity (ADR 6), unless there
@@ -285,12 +285,14 @@ class Premises[D: Doorway](ABC):
         where = {"door": event.door, "device": self._device_id(event.door)}
         if is_late or (event.door is None and event.outcome not in _SHOWN_BY_A_SWITCH):
             where["device_id"] = self._device_id(event.door or self.id)
-        told_in = context if origin or event.carrier else Context()
+        told_in = asked_in if origin or event.carrier else Context()
         late = {"late": True} if is_late else {}
         gateway = {"gateway": self.name} if self.can_be_away else {}  # whose numbers are its own
         at = min(event.at, dt_util.utcnow().timestamp()) if is_history or is_late else None
         told = where | gateway | access_data(event) | late
         self._hass.bus.async_fire(EVENT_ACCESS, told, context=told_in, time_fired=at)
+        if told_in is asked_in:
+            context.origin_event = asked_in.origin_event  # by which an open page of Activity finds the cause
         if doorway is not None and not is_late:
             doorway.tell(event, context)
         else:
@@ -333,9 +335,14 @@ def _confirmed(event: AccessEvent) -> dict[str, Any] | None:
     }
 
 
-def _context_of(event: AccessEvent, origin: Context | None) -> Context:
-    """Return the context to tell of an event in: Activity names its cause (ADR 6)."""
+def _contexts_of(event: AccessEvent, origin: Context | None) -> tuple[Context, Context]:
+    """Return the contexts to tell of an event in, to entities and on the bus: Activity names its cause (ADR 6)."""
     if origin is not None and event.means is not Means.TOKEN:
-        return origin  # by hand: Home Assistant names the person, the automation or the script
-    # One for each event: a second event in the same context would take its words from the first.
-    return Context(user_id=origin.user_id if origin else None, parent_id=origin.id if origin else None)
+        return origin, origin  # by hand: Home Assistant names the person, the automation or the script
+    # One for each event: a second event in the same context would take its words from the first. That of the entities
+    # has the same id and neither user nor parent: whomever these lead to, Activity would name as who came in, and
+    # whoever carries a token opens nothing. The event on the bus says who that was.
+    context = Context()
+    if origin is None:
+        return context, context
+    return context, Context(user_id=origin.user_id, parent_id=origin.id, id=context.id)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, override
 
 from homeassistant.config_entries import ConfigEntry, ConfigEntryState
 from homeassistant.core import Context, Event, HomeAssistant, callback
-from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
+from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady, HomeAssistantError
 from homeassistant.helpers import device_registry as dr
 from homeassistant.setup import EventComponentLoaded
 from homeassistant.util import dt as dt_util
@@ -39,7 +39,7 @@ from .const import CONF_BUILDING, CONF_DOORS, CONF_STRIKE, DOMAIN, IDENTITY_FILE
 from .doorway import MODELS, Doorway, Premises
 from .inputs import EntitySensor
 from .strikes import AbsentStrike, EntityStrike
-from .vestibule_core import identity
+from .vestibule_core import identity, new_key
 from .vestibule_core.controller import Controller
 from .vestibule_core.doorstrike.wire import Caps
 from .vestibule_core.durable import sync_directory
@@ -80,6 +80,8 @@ type VestibuleConfigEntry = ConfigEntry[Embedded]
 
 PUT_BACK_TIME: Final = 60.0
 """Seconds for which a strike that is the door's no more may still be needed to end what it holds open."""
+GATEWAYS_TIME: Final = 2.0
+"""Seconds for which whoever sets or lifts the building's lockdown waits for the gateways."""
 SPENDS: Final = 64
 """How many releases of a door are known again in what its strike tells: as many as a strike remembers."""
 
@@ -350,8 +352,7 @@ class Embedded(Premises[EmbeddedDoorway]):
         if not self.locked_down:
             return []
         shut = {gateway.id for gateway in loaded_gateways(self._hass) if gateway.is_there and gateway.locked_down}
-        gateways = (entry for entry in gateway_entries(self._hass) if entry.disabled_by is None)
-        return sorted(entry.title for entry in gateways if entry.unique_id not in shut)
+        return self._gateways_without(shut)
 
     @property
     def journal(self) -> Journal:
@@ -375,20 +376,46 @@ class Embedded(Premises[EmbeddedDoorway]):
 
     @override
     async def set_lockdown(self, on: bool, actor: Actor, origin: Context | None) -> Decision:
+        """Lock all doors down or lift that, durably here; the gateways are told at once, and not waited for long.
+
+        Raises HomeAssistantError if the lockdown is lifted here and a gateway has not said that it is there.
+        """
+        if on:  # one that is out of reach, or slow, follows when it is there (agreement.py): it is pending until then
+            telling = self._carry_lockdown(on, actor, origin)  # whatever our own disk does
+            decision = await self._set_lockdown(on, actor, origin)
+            await _wait_a_little(telling)
+            self.notify()
+            return decision
+        was = self.locked_down
+        decision = await self._set_lockdown(on, actor, origin)
+        if decision.granted:
+            telling = self._carry_lockdown(on, actor, origin)
+            await _wait_a_little(telling)
+            self.notify()
+            if was:
+                self._raise_unless_lifted(telling)
+        return decision
+
+    def _carry_lockdown(self, on: bool, actor: Actor, origin: Context | None) -> dict[str, asyncio.Task[Decision]]:
+        """Begin to tell the gateways that are loaded; return what comes of it, by their ids."""
         from .remote import loaded_gateways
 
-        gateways = loaded_gateways(self._hass)
-        if on:  # at once, whatever our own disk does; one that is out of reach follows when it is there (agreement.py)
-            telling = [gateway.set_lockdown(on, actor, origin) for gateway in gateways]
-            decision, *_ = await asyncio.gather(self._set_lockdown(on, actor, origin), *telling)
-            for gateway in gateways:
-                gateway.agreement.look_soon()  # until it is so
-        else:
-            decision = await self._set_lockdown(on, actor, origin)
-            if decision.granted:
-                await asyncio.gather(*(gateway.set_lockdown(on, actor, origin) for gateway in gateways))
-        self.notify()
-        return decision
+        return {gateway.id: gateway.carry_lockdown(on, actor, origin) for gateway in loaded_gateways(self._hass)}
+
+    def _raise_unless_lifted(self, telling: Mapping[str, asyncio.Task[Decision]]) -> None:
+        """Name the gateways that may still be locked down: nothing lifts that later by itself."""
+        lifted = {gateway for gateway, told in telling.items() if _has_granted(told)}
+        if left := self._gateways_without(lifted):
+            raise HomeAssistantError(
+                translation_domain=DOMAIN,
+                translation_key="lockdown_not_lifted",
+                translation_placeholders={"building": self.name, "gateways": ", ".join(left)},
+            )
+
+    def _gateways_without(self, ids: Collection[str]) -> list[str]:
+        """Return the names of the gateways that are not disabled and not among these."""
+        gateways = (entry for entry in gateway_entries(self._hass) if entry.disabled_by is None)
+        return sorted(entry.title for entry in gateways if entry.unique_id not in ids)
 
     async def _set_lockdown(self, on: bool, actor: Actor, origin: Context | None) -> Decision:
         try:
@@ -530,6 +557,16 @@ class Embedded(Premises[EmbeddedDoorway]):
         self.announce(event, event.origin if isinstance(event.origin, Context) else None)
 
 
+async def _wait_a_little(telling: Mapping[str, asyncio.Task[Decision]]) -> None:
+    """Return when all gateways have answered, or the time is up; the slow ones are told all the same."""
+    if telling:
+        await asyncio.wait(telling.values(), timeout=GATEWAYS_TIME)
+
+
+def _has_granted(told: asyncio.Task[Decision]) -> bool:
+    return told.done() and not told.cancelled() and told.exception() is None and told.result().granted
+
+
 def _connections(doorway: EmbeddedDoorway) -> set[tuple[str, str]]:
     strike = doorway.radio_strike
     return set() if strike is None else {(dr.CONNECTION_BLUETOOTH, strike.radio.address)}
@@ -596,13 +633,12 @@ def _rename(storage: Path, journal: Path, today: date) -> Path:
     return kept
 
 
-def make_new_key(storage: Path, entry: VestibuleConfigEntry) -> None:
-    """Make a key for a journal whose own is missing; blocks. One that came back is not replaced.
+def make_new_key(storage: Path, entry: VestibuleConfigEntry, actor: Actor) -> None:
+    """Make a key for a journal whose own is missing, as ``actor`` has confirmed; blocks. One that came back stays.
 
-    Raises JournalInUse, StoreFailed or IdentityUnusable.
+    Raises Refused, JournalInUse, JournalTooNew, JournalDamaged, StoreFailed or IdentityUnusable.
     """
-    with held(storage / JOURNAL_FILE):
-        identity.keep(storage / IDENTITY_FILE, _signs_as(entry), make=True)
+    new_key.go_on(storage / JOURNAL_FILE, storage / IDENTITY_FILE, _signs_as(entry), actor)
 
 
 def _signs_as(entry: VestibuleConfigEntry) -> str:

@@ -26,6 +26,7 @@ _OF_THE_BUILDING: Final = frozenset(
         EventName.CLOCK_CONFIRMED,
         EventName.JOURNAL_RESTORED,
         EventName.RESTORE_CONFIRMED,
+        EventName.KEY_CONFIRMED,
         EventName.JOURNAL_DISPUTED,
         EventName.EPOCH_BEGUN,
         EventName.WITNESS_REFUSED,

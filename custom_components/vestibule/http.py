@@ -8,7 +8,6 @@ Assistant bans the address of a raised one, and behind a tunnel that is everybod
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -26,11 +25,9 @@ from .const import DOMAIN
 from .embedded import Embedded, loaded_building
 from .presenting import NotAsked, Obstacle
 from .vestibule_core import wire
+from .vestibule_core.api.body import read_body
 from .vestibule_core.errors import MalformedMessage
 from .vestibule_core.model import DoorId, Issuer
-
-BODY_DEADLINE: Final = 10.0
-"""Seconds in which the whole body has to be there."""
 
 _BEARER: Final = re.compile(r"Bearer ([A-Za-z0-9_-]{43})")
 _CLOSE: Final[Mapping[str, str]] = {hdrs.CONNECTION: "close"}
@@ -146,19 +143,13 @@ def _issuer(request: web.Request, embedded: Embedded) -> Issuer:
 
 
 async def _body(request: web.Request) -> bytes:
-    """Return the body; of one that is too large, no more is read than shows that, whatever its head says."""
-    body = bytearray()
+    """Return the whole body."""
     try:
-        async with asyncio.timeout(BODY_DEADLINE):
-            if (request.content_length or 0) <= wire.MAX_REQUEST:
-                async for part in request.content.iter_any():
-                    body += part
-                    if len(body) > wire.MAX_REQUEST:
-                        break
-                else:
-                    return bytes(body)
+        body = await read_body(request.content.iter_any(), request.content_length, wire.MAX_REQUEST)
     except TimeoutError as err:
         raise _TurnedAway(HTTPStatus.REQUEST_TIMEOUT, _CLOSE) from err
     except web.RequestPayloadError as err:  # compressed, and not what it says
         raise _TurnedAway(HTTPStatus.BAD_REQUEST, _CLOSE) from err
-    raise _TurnedAway(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _CLOSE)
+    if body is None:
+        raise _TurnedAway(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _CLOSE)
+    return body

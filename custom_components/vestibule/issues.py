@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, override
 from weakref import WeakSet
 
 from homeassistant.config_entries import (
@@ -37,7 +38,7 @@ from .const import DOMAIN, EVENT_ACCESS, SUBENTRY_CARRIER
 from .embedded import EmbeddedDoorway, VestibuleConfigEntry
 from .registered import resolve
 from .strikes import AbsentStrike
-from .vestibule_core.link.client import LinkState
+from .vestibule_core.link.standing import LinkState
 from .vestibule_core.model import Code, EventName, Issuer, Means
 from .vestibule_core.reconcile import Alarm
 
@@ -60,13 +61,17 @@ class Kind(StrEnum):
     """What can be wrong: begins the ids of its repairs and is the key of their texts."""
 
     BLUETOOTH_MISSING = "bluetooth_missing"
+    CARRIER_CERTIFICATE = "carrier_certificate"
     CARRIER_KEYS_END = "carrier_keys_end"
     CARRIER_KEYS_REFUSED = "carrier_keys_refused"
     CARRIER_LOCKED_OUT = "carrier_locked_out"
     CARRIER_NEVER_ISSUED = "carrier_never_issued"
+    CARRIER_NO_CLOUD = "carrier_no_cloud"
     CARRIER_NO_LIST = "carrier_no_list"
     CARRIER_NOT_ENROLLED = "carrier_not_enrolled"
+    CARRIER_NOT_READY = "carrier_not_ready"
     CARRIER_TAKEN_OVER = "carrier_taken_over"
+    CARRIER_UNSTABLE = "carrier_unstable"
     CLOCK_UNTRUSTED = "clock_untrusted"
     GATEWAY_AWAY = "gateway_away"
     GATEWAY_CARRIER_LOCKED_OUT = "gateway_carrier_locked_out"
@@ -126,11 +131,18 @@ _ALARMS: Final = {
     Alarm.NEVER_ISSUED: Kind.CARRIER_NEVER_ISSUED,
     Alarm.NO_LIST: Kind.CARRIER_NO_LIST,
 }
-_TROUBLES: Final = {
+_SAID: Final = {
     LinkState.NOT_ENROLLED: Kind.CARRIER_NOT_ENROLLED,
     LinkState.WRONG_ISSUER: Kind.CARRIER_NOT_ENROLLED,
 }
-"""What a link meets with that does not pass by itself."""
+"""What a cloud says once and means: that is told at once."""
+_LASTING: Final = {
+    LinkState.CERTIFICATE: Kind.CARRIER_CERTIFICATE,
+    LinkState.NO_CLOUD: Kind.CARRIER_NO_CLOUD,
+    LinkState.NOT_READY: Kind.CARRIER_NOT_READY,
+    LinkState.UNSTABLE: Kind.CARRIER_UNSTABLE,
+}
+"""What may pass by itself, and if it does not is a matter for people (``Links.trouble``)."""
 GATEWAYS_ALARMS: Final = {
     Alarm.LOCKED_OUT: Kind.GATEWAY_CARRIER_LOCKED_OUT,
     Alarm.NEVER_ISSUED: Kind.GATEWAY_CARRIER_NEVER_ISSUED,
@@ -147,7 +159,7 @@ _MORE: Final = {
 @callback
 def watch(hass: HomeAssistant, entry: VestibuleConfigEntry) -> None:
     """Keep the repairs of a building that was set up, until it is unloaded."""
-    _Issues(hass, entry).begin()
+    _BuildingIssues(hass, entry).begin()
 
 
 @callback
@@ -183,34 +195,32 @@ class Issue:
         return f"{self.kind}_{self.about}" if self.about else self.kind.value
 
 
-class _Issues:
-    """The repairs of one loaded building."""
+def _local_time(at: float) -> str:
+    return dt_util.as_local(dt_util.utc_from_timestamp(at)).strftime("%Y-%m-%d %H:%M")
 
-    def __init__(self, hass: HomeAssistant, entry: VestibuleConfigEntry) -> None:
+
+class Issues(ABC):
+    """The repairs of one loaded entry."""
+
+    def __init__(self, hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
+        """Raise nothing until ``begin``."""
         self._hass = hass
         self._entry = entry
-        self._embedded = entry.runtime_data
         self._raised: dict[str, Issue] = {}
-        self._followed: WeakSet[EmbeddedDoorway] = WeakSet()
-        self._refused_by_clock = False
-        """A token was refused because of the clocks, and nothing since says that they agree."""
-        self._revoked: set[str] = set()
-        """Carriers (subentry ids) whose revoked keys were used since somebody took note."""
         self._next_look: asyncio.Handle | None = None
 
     @callback
     def begin(self) -> None:
-        listen, undo = self._hass.bus.async_listen, self._entry.async_on_unload
+        """Keep them up to date until the entry is unloaded."""
+        undo = self._entry.async_on_unload
         undo(self._end)
-        undo(listen(EVENT_ACCESS, self._hear))
-        undo(listen(er.EVENT_ENTITY_REGISTRY_UPDATED, self._look_soon))
-        undo(listen(ir.EVENT_REPAIRS_ISSUE_REGISTRY_UPDATED, self._see_confirmed))
+        undo(self._hass.bus.async_listen(ir.EVENT_REPAIRS_ISSUE_REGISTRY_UPDATED, self._see_confirmed))
         undo(async_track_time_interval(self._hass, self._look_soon, LOOK_AGAIN))
-        undo(async_at_started(self._hass, self._look_soon))
-        undo(self._entry.add_update_listener(self._entry_changed))
-        undo(self._embedded.links.subscribe(self._look_soon))
-        self._embedded.for_each_door(self._follow)
         self._look()
+
+    @abstractmethod
+    def _found(self) -> Iterator[Issue]:
+        """Yield what is wrong now."""
 
     @callback
     def _end(self) -> None:
@@ -218,13 +228,71 @@ class _Issues:
             self._next_look.cancel()
         self._show({})
 
-    # ---- when to look ----
-
     @callback
     def _look_soon(self, *_: Any) -> None:
         """Look once, at whatever many tell of in the same moment."""
         if self._next_look is None:
             self._next_look = self._hass.loop.call_soon(self._look)
+
+    @callback
+    def _look(self) -> None:
+        self._next_look = None
+        self._show({issue.id: issue for issue in self._found()})
+
+    def _show(self, found: dict[str, Issue]) -> None:
+        before, self._raised = self._raised, found
+        for cured in before.keys() - found.keys():
+            ir.async_delete_issue(self._hass, DOMAIN, cured)
+        for issue in found.values():
+            if issue != before.get(issue.id):
+                if issue.kind is Kind.UNREADABLE:
+                    _LOGGER.error("%s cannot be read and is left out", issue.names["name"])
+                raise_issue(self._hass, self._entry, issue)
+
+    @callback
+    def _see_confirmed(self, event: Event[ir.EventIssueRegistryUpdatedData]) -> None:
+        """A repair that we have not taken back is gone: somebody has confirmed it."""
+        if event.data["domain"] != DOMAIN or event.data["action"] != "remove":
+            return
+        if (issue := self._raised.pop(event.data["issue_id"], None)) is not None:
+            self._confirmed(issue)
+            self._look_again()
+
+    @callback
+    def _look_again(self) -> None:
+        """Look for what is still so although it was confirmed: it is raised again."""
+        self._look_soon()
+
+    @callback  # noqa: B027 - most are looked for again, and that is all
+    def _confirmed(self, issue: Issue) -> None:
+        """Take note of what somebody has confirmed."""
+
+
+class _BuildingIssues(Issues):
+    """The repairs of one loaded building."""
+
+    def __init__(self, hass: HomeAssistant, entry: VestibuleConfigEntry) -> None:
+        super().__init__(hass, entry)
+        self._embedded = entry.runtime_data
+        self._followed: WeakSet[EmbeddedDoorway] = WeakSet()
+        self._refused_by_clock = False
+        """A token was refused because of the clocks, and nothing since says that they agree."""
+        self._revoked: set[str] = set()
+        """Carriers (subentry ids) whose revoked keys were used since somebody took note."""
+
+    @callback
+    @override
+    def begin(self) -> None:
+        super().begin()
+        listen, undo = self._hass.bus.async_listen, self._entry.async_on_unload
+        undo(listen(EVENT_ACCESS, self._hear))
+        undo(listen(er.EVENT_ENTITY_REGISTRY_UPDATED, self._look_soon))
+        undo(async_at_started(self._hass, self._look_soon))
+        undo(self._entry.add_update_listener(self._entry_changed))
+        undo(self._embedded.links.subscribe(self._look_soon))
+        self._embedded.for_each_door(self._follow)
+
+    # ---- when to look ----
 
     async def _entry_changed(self, _: HomeAssistant, __: VestibuleConfigEntry) -> None:
         self._look_soon()
@@ -263,23 +331,14 @@ class _Issues:
             self._look_soon()
 
     @callback
-    def _see_confirmed(self, event: Event[ir.EventIssueRegistryUpdatedData]) -> None:
-        """A repair that we have not taken back is gone: somebody has confirmed it."""
-        if event.data["domain"] != DOMAIN or event.data["action"] != "remove":
-            return
-        if (issue := self._raised.pop(event.data["issue_id"], None)) is None:
-            return
+    @override
+    def _confirmed(self, issue: Issue) -> None:
         if issue.kind is Kind.KEY_REVOKED:
             self._revoked.discard(issue.about)
-        self._look_soon()  # what is still so is raised again
 
     # ---- what is wrong ----
 
-    @callback
-    def _look(self) -> None:
-        self._next_look = None
-        self._show({issue.id: issue for issue in self._found()})
-
+    @override
     def _found(self) -> Iterator[Issue]:
         for subentry_id, title in self._embedded.setup.unreadable.items():
             yield Issue(Kind.UNREADABLE, subentry_id, {"name": title})
@@ -292,7 +351,8 @@ class _Issues:
         if self._embedded.journal_failed:
             yield Issue(Kind.JOURNAL_FAILED)
         if self._embedded.controller.by_hand.restored:
-            yield Issue(Kind.JOURNAL_RESTORED)
+            upto = self._embedded.controller.by_hand.restored_upto
+            yield Issue(Kind.JOURNAL_RESTORED, names={"last": "-" if upto is None else _local_time(upto)})
         if self._embedded.controller.by_hand.disputed:
             yield Issue(Kind.JOURNAL_DISPUTED)
         if self._clock_is_doubtful:
@@ -321,12 +381,13 @@ class _Issues:
             yield Issue(_ALARMS[alarm], about, names, carrier=issuer)
         ends = enrolment.published.expires_at
         if ends - dt_util.utcnow().timestamp() < ENDS_SOON:
-            until = dt_util.as_local(dt_util.utc_from_timestamp(ends)).strftime("%Y-%m-%d %H:%M")
-            yield Issue(Kind.CARRIER_KEYS_END, about, names | {"until": until})
+            yield Issue(Kind.CARRIER_KEYS_END, about, names | {"until": _local_time(ends)})
         if (reason := links.keys_refused(issuer)) is not None:
             yield Issue(Kind.CARRIER_KEYS_REFUSED, about, names | {"reason": reason})
-        if (kind := _TROUBLES.get(links.state(issuer))) is not None:
+        if (kind := _SAID.get(links.state(issuer))) is not None:
             yield Issue(kind, about, names)
+        if (trouble := links.trouble(issuer)) is not None:
+            yield Issue(_LASTING[trouble], about, names | {"host": enrolment.host})
         if links.is_contested(issuer):
             yield Issue(Kind.CARRIER_TAKEN_OVER, about, names)
 
@@ -360,18 +421,6 @@ class _Issues:
             for subentry in self._entry.subentries.values()
             if subentry.subentry_type == SUBENTRY_CARRIER and subentry.title == name
         }
-
-    # ---- showing it ----
-
-    def _show(self, found: dict[str, Issue]) -> None:
-        before, self._raised = self._raised, found
-        for cured in before.keys() - found.keys():
-            ir.async_delete_issue(self._hass, DOMAIN, cured)
-        for issue in found.values():
-            if issue != before.get(issue.id):
-                if issue.kind is Kind.UNREADABLE:
-                    _LOGGER.error("%s cannot be read and is left out", issue.names["name"])
-                raise_issue(self._hass, self._entry, issue)
 
 
 @callback

@@ -38,9 +38,10 @@ from .vestibule_core.errors import KeySetInvalid, MalformedMessage, Refused, Sto
 from .vestibule_core.keys import KeyStatus, TrustedKey
 from .vestibule_core.keyset import Issued, KeySet, Root
 from .vestibule_core.leaf import Person
-from .vestibule_core.link.client import Enrolled, Link, LinkState, WrongIssuer, enrol
+from .vestibule_core.link.client import Enrolled, Link, WrongIssuer, enrol
 from .vestibule_core.link.code import EnrolmentCode
 from .vestibule_core.link.messages import MAX_DOORS, Begin, Hello, Keys, LinkedDoor
+from .vestibule_core.link.standing import LinkState
 from .vestibule_core.model import AccessEvent, Actor, Code, Decision, DoorId, EventName, Issuer, Word
 from .vestibule_core.note import SignerKey
 from .vestibule_core.reconcile import Alarm, State
@@ -323,6 +324,10 @@ class Links:
     def state(self, name: Issuer) -> LinkState:
         """Return how the link of a carrier is."""
         return line.link.state if (line := self._lines.get(name)) is not None else LinkState.CONNECTING
+
+    def trouble(self, name: Issuer) -> LinkState | None:
+        """Return what has kept the link of a carrier from standing for so long that people have to hear of it."""
+        return line.link.trouble if (line := self._lines.get(name)) is not None else None
 
     def is_contested(self, name: Issuer) -> bool:
         """Return whether a copy of this installation has taken a link over lately, also if it was taken back since."""

@@ -26,7 +26,7 @@ from homeassistant.config_entries import (
 )
 from homeassistant.const import CONF_HOST, CONF_PORT, CONF_TOKEN, EVENT_CORE_CONFIG_UPDATE
 from homeassistant.core import Context, HomeAssistant, callback
-from homeassistant.exceptions import ConfigEntryAuthFailed, ConfigEntryError, ConfigEntryNotReady
+from homeassistant.exceptions import ConfigEntryAuthFailed, ConfigEntryNotReady
 from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.aiohttp_client import async_create_clientsession
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
@@ -205,6 +205,7 @@ class Remote(Premises[RemoteDoorway]):
         self._hello: asyncio.Future[None] = hass.loop.create_future()
         self._backlog = 0
         """The number of the newest event that happened before the gateway was met."""
+        self._locking_down = asyncio.Lock()
         self.agreement = Agreement(hass, self)
         self.witness: Witness
         """What was seen of its journal; there from ``open`` on."""
@@ -213,7 +214,7 @@ class Remote(Premises[RemoteDoorway]):
 
     @classmethod
     async def open(cls, hass: HomeAssistant, entry: GatewayConfigEntry) -> Self:
-        """Connect; raise ConfigEntryNotReady, ConfigEntryAuthFailed or ConfigEntryError."""
+        """Connect; raise ConfigEntryNotReady or ConfigEntryAuthFailed."""
         remote = cls(hass, entry, await Told.open(hass, entry.data[CONF_GATEWAY]))
         remote.witness = await Witness.open(hass, remote)
         remote._keeping = entry.async_create_background_task(hass, remote._told.keep(), f"keep in mind {entry.title}")
@@ -229,7 +230,7 @@ class Remote(Premises[RemoteDoorway]):
             raise ConfigEntryAuthFailed(translation_domain=DOMAIN, translation_key="gateway_forbidden") from err
         except GatewayImpostor as err:
             await remote.stop()
-            raise ConfigEntryError(
+            raise ConfigEntryNotReady(  # it may have its place again later; nothing is sent until then
                 translation_domain=DOMAIN,
                 translation_key="gateway_impostor",
                 translation_placeholders={"name": entry.title},
@@ -318,10 +319,27 @@ class Remote(Premises[RemoteDoorway]):
 
     @override
     async def set_lockdown(self, on: bool, actor: Actor, origin: Context | None) -> Decision:
-        building = loaded_building(self._hass)
-        if not on and building is not None and building.locked_down:
-            return Decision(Code.LOCKDOWN)  # it would begin again at once: the building's has to be lifted
-        return await self._by_hand(None, origin, lambda ref: self.client.lockdown(on, actor, ref))
+        async with self._locking_down:  # one after the other: what was asked for last is what holds
+            building = loaded_building(self._hass)
+            if not on and building is not None and building.locked_down:
+                return Decision(Code.LOCKDOWN)  # it would begin again at once: the building's has to be lifted
+            return await self._by_hand(None, origin, lambda ref: self.client.lockdown(on, actor, ref))
+
+    @callback
+    def carry_lockdown(self, on: bool, actor: Actor, origin: Context | None) -> asyncio.Task[Decision]:
+        """Have the building's lockdown, or its end, told to the gateway, whether or not anybody waits for that."""
+
+        async def carry() -> Decision:
+            try:
+                decision = await self.set_lockdown(on, actor, origin)
+            finally:
+                if on:
+                    self.agreement.look_soon()  # until it is so
+            if not on and not decision.granted:
+                _LOGGER.warning("%s has not lifted its lockdown: %s", self.name, decision.code)
+            return decision
+
+        return self._entry.async_create_background_task(self._hass, carry(), f"carry the lockdown to {self.name}")
 
     @property
     def is_disputed(self) -> bool:
@@ -491,6 +509,7 @@ class Remote(Premises[RemoteDoorway]):
         if self.away_since is not None:
             return
         self.away_since = monotonic()
+        self.witness.lost()
         _LOGGER.warning("%s does not answer any more: %s", self.name, why)
         for doorway in self.doors.values():
             doorway.notify()  # its lock is out of reach

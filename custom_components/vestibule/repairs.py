@@ -1,6 +1,6 @@
 """What confirming a repair does. Only administrators reach this (Home Assistant sees to that), and it is done in the
-name of the one who confirms, under the same rules as everything by hand; but for a building that is not loaded, where
-there is no journal to say who it was.
+name of the one who confirms, under the same rules as everything by hand. Who it was is in the journal, also if the
+building is not loaded because the key of that is missing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 import probatio
 from homeassistant.components.http.const import KEY_HASS_USER
 from homeassistant.components.repairs import ConfirmRepairFlow, RepairsFlow, RepairsFlowResult
-from homeassistant.config_entries import ConfigEntryState
+from homeassistant.config_entries import ConfigEntry, ConfigEntryState
 from homeassistant.core import Context, HomeAssistant
 from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.http import current_request
@@ -20,11 +20,11 @@ from homeassistant.helpers.http import current_request
 from .actor import async_actor
 from .const import DOMAIN
 from .doorway import Premises
-from .embedded import Embedded, VestibuleConfigEntry, make_new_key
+from .embedded import Embedded, make_new_key
 from .issues import ATTR_CARRIER, ATTR_DOOR, ATTR_ENTRY, ATTR_KIND, Kind
 from .remote import Remote
 from .vestibule_core.api.messages import Confirmed
-from .vestibule_core.errors import IdentityUnusable, JournalInUse, StoreFailed
+from .vestibule_core.errors import IdentityUnusable, JournalDamaged, JournalInUse, JournalTooNew, Refused, StoreFailed
 from .vestibule_core.model import Actor, Code, Decision, DoorId, Issuer
 
 type _Data = dict[str, str | int | float | None]
@@ -125,21 +125,26 @@ class _Flow(RepairsFlow):
         """Return None if it is done, else the name of the obstacle."""
         raise NotImplementedError
 
-    def _entry(self, state: ConfigEntryState) -> VestibuleConfigEntry | None:
-        """Return the building, if it is in this state."""
-        entry: VestibuleConfigEntry | None = self.hass.config_entries.async_get_entry(str(self._data[ATTR_ENTRY]))
+    def _entry(self, state: ConfigEntryState) -> ConfigEntry[Any] | None:
+        """Return the building or the gateway that it is about, if it is in this state."""
+        entry = self.hass.config_entries.async_get_entry(str(self._data[ATTR_ENTRY]))
         return entry if entry is not None and entry.state is state else None
 
 
+def _asking() -> Context:
+    """Return in whose name a repair is confirmed."""
+    request = current_request.get()
+    assert request is not None  # repairs are confirmed by HTTP only
+    return Context(user_id=request[KEY_HASS_USER].id)
+
+
 class _OrderFlow(_Flow):
-    """Of a loaded building."""
+    """Of a building or a gateway that is loaded."""
 
     async def _do(self) -> str | None:
         if (entry := self._entry(ConfigEntryState.LOADED)) is None:
             return _NOT_POSSIBLE
-        request = current_request.get()
-        assert request is not None  # repairs are confirmed by HTTP only
-        origin = Context(user_id=request[KEY_HASS_USER].id)
+        origin = _asking()
         order, actor = _ORDERS[str(self._data[ATTR_KIND])], await async_actor(self.hass, origin)
         code = (await order(entry.runtime_data, self._data, actor, origin)).code
         return None if code is Code.GRANTED else _NOT_DONE.get(code, _NOT_POSSIBLE)
@@ -149,14 +154,19 @@ class _NewKeyFlow(_Flow):
     """Of a building that is not loaded, for the key of its journal is missing: goes on with a new one."""
 
     async def _do(self) -> str | None:
+        actor = await async_actor(self.hass, _asking())
         if (entry := self._entry(ConfigEntryState.SETUP_ERROR)) is None:
             return _NOT_POSSIBLE
         storage = Path(self.hass.config.path(".storage"))
         try:
-            await self.hass.async_add_executor_job(make_new_key, storage, entry)
+            await self.hass.async_add_executor_job(make_new_key, storage, entry, actor)
         except JournalInUse:
             return "journal_in_use"
         except StoreFailed, IdentityUnusable:
             return "store_failed"
+        except Refused:
+            return _NOT_POSSIBLE
+        except JournalDamaged, JournalTooNew:  # meanwhile; setting it up says so
+            pass
         await self.hass.config_entries.async_reload(entry.entry_id)
         return None

@@ -81,7 +81,11 @@ class Witness:
         self.before: list[str] = kept.get("before", [])
         """The ends of journals that an administrator has let go of."""
         self.failing_since: float | None = None
-        """When looking began to fail although the gateway was there (monotonic seconds); None: it did not."""
+        """When looking began to fail although the gateway was there (monotonic seconds, less those in which it was
+        away); None: it does not fail now.
+        """
+        self._failed_for = 0.0
+        """Seconds for which it had failed when the gateway went away: going does not begin anew."""
         self._looked_under_earlier_keys = False
         self._shown: str | None = None
         """The building's checkpoint that the gateway has cosigned last."""
@@ -121,6 +125,13 @@ class Witness:
                 pass
 
     @callback
+    def lost(self) -> None:
+        """The gateway is away: that it shows nothing meanwhile is no failure of its own, and what was one stays so."""
+        if self.failing_since is not None:
+            self._failed_for = monotonic() - self.failing_since
+            self.failing_since = None
+
+    @callback
     def missing(self, first: int, last: int) -> None:
         """Note that the gateway has left out entries ``first`` to ``last`` of what it told."""
         _LOGGER.error("%s did not tell of its entries %s to %s", self._remote.name, first, last)
@@ -132,7 +143,7 @@ class Witness:
     async def tell(self) -> None:
         """Show the gateway what it signed once, so that a new epoch names it. Raises what the client raises."""
         if self.trouble in (Trouble.BEHIND, Trouble.FORKED) and self.note is not None:
-            with suppress(GatewayRefused):  # it cannot tell any more
+            with suppress(GatewayRefused, MalformedMessage):  # it cannot tell any more
                 await self._remote.client.dispute(self.note)
 
     async def accept(self) -> None:
@@ -160,8 +171,12 @@ class Witness:
 
     def _has_grown(self) -> bool:
         journal, head = self._journal, self._head
-        theirs = self.trouble is not None or head is None or head.size != self._remote.standing.newest
-        return theirs or (journal is not None and journal.checkpoint != self._shown)
+        if self.trouble is not None or head is None or head.size != self._remote.standing.newest:
+            return True
+        if journal is None or journal.checkpoint is None:
+            return False
+        # One that was cosigned before the journal was opened has its witnesses' lines behind its own.
+        return self._shown is None or not journal.checkpoint.startswith(self._shown)
 
     async def _look(self) -> None:
         journal, head = self._journal, self._head
@@ -178,15 +193,22 @@ class Witness:
                 await self._look_under_earlier_keys(journal)
         except (GatewayUnreachable, GatewayImpostor, GatewayForbidden, GatewayRefused, MalformedMessage) as err:
             _LOGGER.debug("%s could not be witnessed: %s", self._remote.name, err)  # it is tried again
-            if self.failing_since is None:
-                self.failing_since = monotonic()
+            self._note_failing()
         except StoreFailed, Broken, JournalMoved:  # the building's journal, which says so itself
             pass
         except Exception:
             _LOGGER.exception("A bug of Vestibule keeps %s from being witnessed", self._remote.name)
-            self.failing_since = self.failing_since or monotonic()
+            self._note_failing()
         else:
-            self.failing_since = None
+            self._failed_for = 0.0
+            if self.failing_since is not None:
+                self.failing_since = None
+                self._remote.notify()
+
+    @callback
+    def _note_failing(self) -> None:
+        if self.failing_since is None and self._remote.is_there:
+            self.failing_since = monotonic() - self._failed_for
 
     async def _look_under_earlier_keys(self, journal: Journal) -> None:
         """Hold the building's journal against what was seen of it while it had another key.
@@ -199,8 +221,8 @@ class Witness:
         for key in {str(key): key for key in header.keys if key.name == own.name and key != own}.values():
             held = (await self._remote.client.witnessed(0, key)).held
             try:
-                if held is not None and await receipts.is_disputed_by(journal, held):
-                    self._dispute_ours(held)
+                if held is not None and (disputed := await receipts.disputed_by(journal, held)) is not None:
+                    self._dispute_ours(disputed)
             except NoteError as err:
                 _LOGGER.warning("What %s holds of the building's journal proves nothing: %s", self._remote.name, err)
         self._looked_under_earlier_keys = True
@@ -238,14 +260,14 @@ class Witness:
             self.before = [*self.before, self.note][-MOST_BEFORE:]
         if self.trouble is not Trouble.GAP:  # of that only an administrator knows
             self.trouble = None
-        if grown.note != self.note:
-            self.note = grown.note
+        if seen.shown.note != self.note:
+            self.note = seen.shown.note
             await self._save()  # before it is cosigned: it must not be forgotten afterwards
         is_let_go = any(note.partition("\n")[0] == shown.checkpoint.origin for note in self.before)
         # What does not go on from what was cosigned under the same name is held, and never cosigned.
         if (journal := self._journal) is not None and self._shown is not None and not is_let_go:
             at = int(dt_util.utcnow().timestamp())
-            await self._remote.client.cosigned(cosign(journal.signer, grown.note, at))
+            await self._remote.client.cosigned(cosign(journal.signer, seen.shown.note, at))
         self._remote.notify()
 
     async def _proof_of_epoch(self, shown: Head) -> EntryProof | None:
@@ -269,12 +291,12 @@ class Witness:
         """Have the gateway cosign the building's journal, or find that this is not what the gateway holds of it."""
         if held is not None:
             try:
-                is_disputed = await receipts.is_disputed_by(journal, held)
+                disputed = await receipts.disputed_by(journal, held)
             except NoteError as err:  # forged, or about what was dropped after its time: it proves nothing
                 _LOGGER.warning("What %s holds of the building's journal proves nothing: %s", self._remote.name, err)
                 return
-            if is_disputed:
-                self._dispute_ours(held)
+            if disputed is not None:
+                self._dispute_ours(disputed)
                 return
         newest = await receipts.newest_head(journal)
         if newest is None or newest.note == self._shown:
@@ -295,8 +317,8 @@ class Witness:
         if grown is None or read_head(grown.note, (journal.signer.verifier,)).epoch != newest.epoch:
             return  # a new epoch began meanwhile: the next look is about that
         is_forked = look(before, grown, (journal.signer.verifier,), epoch).finding is Finding.FORKED
-        if held is not None and is_forked:  # it was away when an epoch was begun, which names other ends than this
-            self._dispute_ours(held)
+        if before is not None and is_forked:  # it was away when an epoch was begun, which names other ends than this
+            self._dispute_ours(before.note)
             return
         signed = await self._remote.client.show(Shown(journal.signer.verifier, grown, epoch))
         try:

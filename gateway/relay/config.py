@@ -186,7 +186,7 @@ def _board(table: Table) -> BoardConfig:
             table.only("kind", "host", "port", "unit", "framing", "flash", "outputs", "inputs", "poll")
             outputs = _lines(table, "outputs", DEFAULT_LINES, least=1)
             return ModbusConfig(
-                host=table.text("host", lambda host: bool(host.strip()), "an address: the board's"),
+                host=table.text("host", _is_address, "an IP address: the board's, which should be a fixed one"),
                 port=table.number("port", "a port, 1 to 65535", DEFAULT_PORT, least=1, most=65535),
                 unit=table.number("unit", "a unit id, 1 to 255", 1, least=1, most=255),
                 framing=table.word("framing", Framing, Framing.TCP),
@@ -226,6 +226,9 @@ def _password_file(table: Table) -> Path | None:
 
 
 def _is_address(text: str) -> bool:
+    """Return whether it is an IP address, and no name: who asks a name server that is dead holds one of the few threads
+    that all of the gateway shares, again and again.
+    """
     try:
         ipaddress.ip_address(text)
     except ValueError:

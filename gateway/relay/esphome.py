@@ -19,7 +19,6 @@ import binascii
 import json
 import logging
 import math
-import random
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -52,13 +51,12 @@ from aioesphomeapi.model import (
 
 from gateway.log import say
 from gateway.source import Unusable
-from vestibule_core.errors import OutcomeUnknown, StrikeRefused, StrikeUnreachable, VestibuleError
+from vestibule_core.errors import OutcomeUnknown, StrikeRefused, StrikeUnreachable
 from vestibule_core.model import Sense
 from vestibule_core.strike import Capabilities, Pulse, Reading
 
-from .board import Input, Inverted
 from .config import EsphomeConfig
-from .line import ReportedInput, ReportedOutput, looked_at, numbered
+from .line import FollowedBoard, ReportedOutput, ended, looked_at, numbered, pause
 from .secret import read_secret
 
 ANSWER: Final = 2.0
@@ -155,50 +153,29 @@ class _Link:
         self.is_gone = False
 
 
-class EsphomeBoard:
+class EsphomeBoard(FollowedBoard["EsphomeChannel"]):
     """Implements ``Board``."""
 
     def __init__(self, name: str, config: EsphomeConfig) -> None:
         """Make it; nothing is reached before ``start``. Raises Unusable if its key cannot be used."""
-        self.reason: str | None = None
-        """Why it could not be reached the last time, in words for a person."""
-        self.capabilities: Final = Capabilities(device_timed=True, feedback=True, can_secure=True, can_hold=True)
-        self._name, self._config, self._key = name, config, _read_key(name, config)
-        self._channels = [EsphomeChannel(self, number) for number in range(1, config.outputs + 1)]
-        self._inputs = [ReportedInput() for _ in range(config.inputs)]
+        super().__init__(
+            name,
+            Capabilities(device_timed=True, feedback=True, can_secure=True, can_hold=True),
+            [EsphomeChannel(self, number) for number in range(1, config.outputs + 1)],
+            config.inputs,
+        )
+        self._config, self._key = config, _read_key(name, config)
         self._link: _Link | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
-        self._following: asyncio.Task[None] | None = None
 
     # ---- life ----
 
-    async def start(self) -> None:
-        """Begin to follow it. Moves nothing."""
-        self._following = asyncio.get_running_loop().create_task(self._follow(), name=f"board {self._name}")
-
-    async def stop(self) -> None:
-        """End what this program left on, if the node can be told so, and let go of it."""
-        await _ended(self._following)
-        self._following = None
-        await asyncio.gather(*(self._end(channel) for channel in self._channels if channel.was_left_on))
-        await _ended(self._connecting)
+    @override
+    async def _let_go(self) -> None:
+        await ended(self._connecting)
         self._forget()
         await asyncio.sleep(0)  # the socket is closed in the loop's next turn
-
-    async def _end(self, channel: EsphomeChannel) -> None:
-        try:
-            await channel.secure()
-        except VestibuleError as error:
-            say(_LOGGER, logging.ERROR, "output_left_on", board=self._name, output=channel.number, reason=str(error))
-
-    def channel(self, number: int) -> EsphomeChannel:
-        """Return an output."""
-        return self._channels[number - 1]
-
-    def input(self, number: int, *, inverted: bool = False) -> Input:
-        """Return an input."""
-        return Inverted(self._inputs[number - 1]) if inverted else self._inputs[number - 1]
 
     @property
     def is_reachable(self) -> bool:
@@ -224,6 +201,7 @@ class EsphomeBoard:
             said.append(f"{len(self._inputs)} inputs, on: {numbered(active)}")
         return "; ".join(said)
 
+    @override
     async def _follow(self) -> None:
         failures = 0
         while True:
@@ -243,10 +221,8 @@ class EsphomeBoard:
             if self._link is not None:
                 failures = 0
                 continue
-            most = min(FIRST_RETRY * 2**failures, LONGEST_RETRY)
-            failures = min(failures + 1, 10)
-            # Nodes that lost their switch together do not all come back in the same moment.
-            await asyncio.sleep(random.uniform(most / 2, most))  # noqa: S311 - no secret
+            await asyncio.sleep(pause(failures, FIRST_RETRY, LONGEST_RETRY))
+            failures += 1
 
     # ---- what is asked of it ----
 
@@ -533,9 +509,3 @@ def _is_on(answer: ExecuteServiceResponse | None, channel: int) -> bool | None:
 
 def _words(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text[:_MOST_WORDS])
-
-
-async def _ended(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        await asyncio.wait({task})

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 import struct
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -35,9 +34,9 @@ from vestibule_core.errors import OutcomeUnknown, StrikeRefused, StrikeUnreachab
 from vestibule_core.model import Sense
 from vestibule_core.strike import Capabilities, Pulse, Reading
 
-from .board import Input, Inverted, drop_at_the_end
+from .board import drop_at_the_end
 from .config import Framing, ModbusConfig
-from .line import ReportedInput, ReportedOutput, looked_at, numbered
+from .line import FollowedBoard, ReportedOutput, looked_at, numbered, pause
 
 ANSWER: Final = 1.0
 """Seconds in which a board has to take a connection, and to answer a request."""
@@ -95,19 +94,18 @@ class _Declined(Exception):
         self.code = code
 
 
-class ModbusBoard:
+class ModbusBoard(FollowedBoard["ModbusChannel"]):
     """Implements ``Board``."""
 
     def __init__(self, name: str, config: ModbusConfig) -> None:
         """Make it; nothing is reached before ``start``."""
-        self.reason: str | None = None
-        """Why it could not be reached the last time, in words for a person."""
-        self.capabilities: Final = Capabilities(
-            device_timed=config.flash is not None, feedback=True, can_secure=True, can_hold=True
+        super().__init__(
+            name,
+            Capabilities(device_timed=config.flash is not None, feedback=True, can_secure=True, can_hold=True),
+            [ModbusChannel(self, config, index) for index in range(config.outputs)],
+            config.inputs,
         )
-        self._name, self._config = name, config
-        self._channels = [ModbusChannel(self, config, index) for index in range(config.outputs)]
-        self._inputs = [ReportedInput() for _ in range(config.inputs)]
+        self._config = config
         self._turn = asyncio.Lock()
         self._client: AsyncModbusTcpClient | None = None
         self._request: asyncio.Task[ModbusPDU] | None = None
@@ -119,37 +117,13 @@ class ModbusBoard:
         """When a connection was begun on which there was not a single answer."""
         self._inputs_work = True
         self._look_now = asyncio.Event()
-        self._following: asyncio.Task[None] | None = None
 
     # ---- life ----
 
-    async def start(self) -> None:
-        """Begin to follow it. Writes nothing."""
-        self._following = asyncio.get_running_loop().create_task(self._follow(), name=f"board {self._name}")
-
-    async def stop(self) -> None:
-        """End what this program left on, if the board can be told so, and let go of it."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait({self._following})
-            self._following = None
-        await asyncio.gather(*(self._end(channel) for channel in self._channels if channel.was_left_on))
+    @override
+    async def _let_go(self) -> None:
         self._forget()
         await asyncio.sleep(0)  # the socket is closed in the loop's next turn
-
-    async def _end(self, channel: ModbusChannel) -> None:
-        try:
-            await channel.secure()
-        except VestibuleError as error:
-            say(_LOGGER, logging.ERROR, "output_left_on", board=self._name, output=channel.number, reason=str(error))
-
-    def channel(self, number: int) -> ModbusChannel:
-        """Return an output."""
-        return self._channels[number - 1]
-
-    def input(self, number: int, *, inverted: bool = False) -> Input:
-        """Return an input."""
-        return Inverted(self._inputs[number - 1]) if inverted else self._inputs[number - 1]
 
     async def probe(self) -> str:
         """Read everything once; raise StrikeUnreachable."""
@@ -171,6 +145,7 @@ class ModbusBoard:
             said.append(f"{len(self._inputs)} inputs, closed: {numbered(closed)}")
         return "; ".join(said)
 
+    @override
     async def _follow(self) -> None:
         failures = 0
         while True:
@@ -179,10 +154,8 @@ class ModbusBoard:
                 await self.look_at_outputs()
                 await self._look_at_inputs()
             except StrikeUnreachable:
-                most = min(FIRST_RETRY * 2**failures, LONGEST_RETRY)
-                # Boards that lost their switch together do not all come back in the same moment.
-                wait = random.uniform(most / 2, most)  # noqa: S311 - no secret
-                failures = min(failures + 1, 10)
+                wait = pause(failures, FIRST_RETRY, LONGEST_RETRY)
+                failures += 1
             except Exception:
                 _LOGGER.exception("A board could not be read in an unforeseen way")
                 self._lose("an unforeseen error")

@@ -24,13 +24,12 @@ import itertools
 import json
 import logging
 import math
-import random
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from time import monotonic
-from typing import Any, Final, Self
+from typing import Any, Final, Self, override
 
 from aiohttp import (
     ClientError,
@@ -51,9 +50,9 @@ from vestibule_core.model import Sense
 from vestibule_core.strike import Capabilities, Pulse, Reading
 
 from . import shelly_rpc as rpc
-from .board import Input, Inverted, drop_at_the_end
+from .board import drop_at_the_end
 from .config import ShellyConfig
-from .line import ReportedInput, ReportedOutput, numbered
+from .line import FollowedBoard, ReportedOutput, numbered, pause
 from .shelly_rpc import FIRST_GENERATION, LARGEST_FRAME, NONSENSE, Answer, Challenge, Garbage, Notice, Unit
 
 ANSWER: Final = 2.0
@@ -95,17 +94,18 @@ class _Declined(Exception):
         self.code = code
 
 
-class ShellyBoard:
+class ShellyBoard(FollowedBoard["ShellyChannel"]):
     """Implements ``Board``."""
 
     def __init__(self, name: str, config: ShellyConfig, password: str | None) -> None:
         """Make it; nothing is reached before ``start``."""
-        self.reason: str | None = None
-        """Why it could not be reached the last time, in words for a person."""
-        self.capabilities: Final = Capabilities(device_timed=True, feedback=True, can_secure=True, can_hold=True)
-        self._name, self._config, self._password = name, config, password
-        self._channels = [ShellyChannel(self, index) for index in range(config.outputs)]
-        self._inputs = [ReportedInput() for _ in range(config.inputs)]
+        super().__init__(
+            name,
+            Capabilities(device_timed=True, feedback=True, can_secure=True, can_hold=True),
+            [ShellyChannel(self, index) for index in range(config.outputs)],
+            config.inputs,
+        )
+        self._config, self._password = config, password
         self._turn = asyncio.Lock()
         self._numbers = itertools.count(1)
         self._link: _Link | None = None
@@ -126,37 +126,9 @@ class ShellyBoard:
         self._complaints: set[str] = set()
         """What was logged since it answered the last time: each once."""
         self._look_now = asyncio.Event()
-        self._following: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
     # ---- life ----
-
-    async def start(self) -> None:
-        """Begin to follow it. Switches nothing."""
-        self._following = asyncio.get_running_loop().create_task(self._follow(), name=f"board {self._name}")
-
-    async def stop(self) -> None:
-        """End what this program left on, if the unit can be told so, and let go of it."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait({self._following})
-            self._following = None
-        await asyncio.gather(*(self._end(channel) for channel in self._channels if channel.was_left_on))
-        await self._let_go()
-
-    async def _end(self, channel: ShellyChannel) -> None:
-        try:
-            await channel.secure()
-        except VestibuleError as error:
-            say(_LOGGER, logging.ERROR, "output_left_on", board=self._name, output=channel.number, reason=str(error))
-
-    def channel(self, number: int) -> ShellyChannel:
-        """Return an output."""
-        return self._channels[number - 1]
-
-    def input(self, number: int, *, inverted: bool = False) -> Input:
-        """Return an input."""
-        return Inverted(self._inputs[number - 1]) if inverted else self._inputs[number - 1]
 
     async def probe(self) -> str:
         """Look at its state and its settings once; raise StrikeUnreachable."""
@@ -181,6 +153,7 @@ class ShellyBoard:
             said.append(f"{len(self._inputs)} inputs, closed: {numbered(closed)}")
         return "; ".join([*said, *(f"WARNING: {danger}" for danger in found)])
 
+    @override
     async def _follow(self) -> None:
         failures = 0
         while True:
@@ -191,11 +164,8 @@ class ShellyBoard:
                     self._warn(await self._examine())
                     self._examined = link
             except StrikeUnreachable:
-                most = min(FIRST_RETRY * 2**failures, LONGEST_RETRY)
-                # Units that lost their access point together do not all come back in the same moment.
-                wait = random.uniform(most / 2, most)  # noqa: S311 - no secret
-                wait = max(wait, self._not_before - monotonic())
-                failures = min(failures + 1, 10)
+                wait = max(pause(failures, FIRST_RETRY, LONGEST_RETRY), self._not_before - monotonic())
+                failures += 1
             except Exception:
                 _LOGGER.exception("A Shelly could not be read in an unforeseen way")
                 self._lose("an unforeseen error")
@@ -441,6 +411,7 @@ class ShellyBoard:
         for one in self._inputs:
             one.say(Sense.FAULT)
 
+    @override
     async def _let_go(self) -> None:
         self._forget()
         if self._ending:

@@ -24,8 +24,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from carrier.keys import KeyFolder
 from tests.simulated import Carrier, SimulatedStrike, Site, some_doors
 from vestibule_core import b64url
-from vestibule_core.link.client import Link, LinkState, pause
+from vestibule_core.link.client import Link, pause
 from vestibule_core.link.messages import Begin, Hello, Keys, LinkedDoor
+from vestibule_core.link.standing import LinkState
 from vestibule_core.model import Code, DoorId, Principal, Word, read_clock
 
 from .carrier_cloud import CARRIER, HOME, controller_of

@@ -35,9 +35,9 @@ from carrier.passkeys import Party
 from carrier.store import Prefix, Store, database_url, new_id, schema
 from carrier.store.tables import Building, Controller, Door, DoorController
 from carrier.ways import Ways
+from scripts.demo_home.home import free_port
 from scripts.demo_home.passkey import Authenticator
 from tests.carrier.databases import WHY_NOT, Cluster, binaries
-from tests.gateway.process import free_port
 from tests.simulated import Carrier, some_doors
 from vestibule_core.keys import SigningKey
 from vestibule_core.note import SignerKey

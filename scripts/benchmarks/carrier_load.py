@@ -208,6 +208,12 @@ class _Run:
             Row("Replicas", "the same, 95th percentile / median of a lone one", p95(loaded) / alone, None),
             Row(
                 "Replicas",
+                f"the same, seconds from the first request until all {PER_SECOND * LASTS} were answered",
+                facts["seconds until all were answered"],
+                None,
+            ),
+            Row(
+                "Replicas",
                 "the same, requests that got an answer within 40 s",
                 sum(told.state != "under way" for told in self.told),
                 facts["asked"],

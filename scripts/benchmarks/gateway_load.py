@@ -101,11 +101,14 @@ class Watched:
         lines = self._log.read_bytes().splitlines()
         return len(lines), sum(line.split()[1] in (b"access_granted", b"door_released") for line in lines)
 
-    def written(self, entries: int) -> tuple[float, float]:
-        """Return lines of log and entries of the journal a minute, without those of good tokens."""
+    def written(self, entries: int, good: int) -> tuple[float, float]:
+        """Return lines of log and entries of the journal a minute, without those of so many good tokens.
+
+        Each has an entry when it is granted, and one of its outcome. The log leaves out lines that come so often.
+        """
         lines, told = self._count()
         minutes, of_good = (time.monotonic() - self._began) / 60, told - self._told
-        return (lines - self._lines - of_good) / minutes, (entries - of_good) / minutes
+        return (lines - self._lines - of_good) / minutes, (entries - 2 * good) / minutes
 
 
 def good_token_in_a_flood() -> list[Row]:
@@ -132,7 +135,7 @@ async def _good_token_in_a_flood() -> list[Row]:
 async def _rounds(ours: Site, line: Line, floods: Sequence[Flood]) -> list[Row]:
     await good_tokens(ours, line, 3.0)
     newest = await _newest(ours, line)
-    watched, ratios = Watched(ours), []
+    watched, ratios, good = Watched(ours), list[list[float]](), 0
     watched.look()
     for _ in range(ROUNDS):
         idle = await good_tokens(ours, line, LASTS)
@@ -140,7 +143,7 @@ async def _rounds(ours: Site, line: Line, floods: Sequence[Flood]) -> list[Row]:
         for flood in floods:
             cpu = ours.process.cpu
             await flood.on()
-            await good_tokens(ours, line, OPENS)
+            good += len(await good_tokens(ours, line, OPENS))
             loaded.append(await good_tokens(ours, line, LASTS))
             if flood is floods[0]:
                 watched.cpu += (ours.process.cpu - cpu) / 1e9
@@ -149,12 +152,13 @@ async def _rounds(ours: Site, line: Line, floods: Sequence[Flood]) -> list[Row]:
             await asyncio.sleep(0.5)
         watched.look()
         flooded, beside = loaded
+        good += len(idle) + len(flooded) + len(beside)
         ratios.append([
             part(one) / part(other)
             for one, other in ((flooded, idle), (beside, idle), (flooded, beside))
             for part in (statistics.median, p95)
         ])  # fmt: skip
-    lines, entries = watched.written(await _newest(ours, line) - newest)
+    lines, entries = watched.written(await _newest(ours, line) - newest, good)
     seen, seconds, (before, *memory) = floods[0].seen, floods[0].seconds, watched.memory
     median = [statistics.median(one) for one in zip(*ratios, strict=True)]
     what = f"gateway, good token while strangers try {PER_SECOND} requests a second and {CONNECTIONS} connections"

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from gateway import control, limits, stream
+from scripts.demo_home.home import free_port
 from tests.gateway.forked import Forked, Forks
-from tests.gateway.process import free_port, network
+from tests.gateway.process import network
 from tests.simulated import Carrier, some_doors
 from vestibule_core import intake
 from vestibule_core.api import client

@@ -14,6 +14,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -44,6 +45,9 @@ RESTART: Final = 100
 """The exit code by which Home Assistant asks to be started again."""
 START_DEADLINE: Final = 120.0
 STOP_DEADLINE: Final = 40.0
+_OURS: Final = range(20_000, 32_000)
+"""Ports that no system gives to connections by itself."""
+_RANDOM: Final = random.SystemRandom()
 
 CONFIGURATION: Final = """\
 # Written anew at every start of the demo.
@@ -479,8 +483,11 @@ def answers(port: int) -> bool:
 
 
 def free_port(wanted: int = 0) -> int:
-    """Return ``wanted`` if nobody listens there, else a port that is free now."""
-    for port in (wanted, 0):
+    """Return ``wanted`` if nobody listens there, else a port that is free now.
+
+    It is none of those that the system gives to connections by itself: one of them might take it before it is used.
+    """
+    for port in filter(None, (wanted, *_RANDOM.sample(_OURS, 100))):
         with sockets.socket() as probe, contextlib.suppress(OSError):
             # What Home Assistant does, too: a port whose last connections are still being closed is free.
             probe.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)

@@ -41,7 +41,15 @@ OUTCOMES: Final = {
     "refused": ("Not opened", ""),
     "unreachable": ("The building cannot be reached", ""),
     "refused_by_building": ("The building refused", "This door cannot be asked for again at this stop."),
+    "refused_for_now": (
+        "The building refused",
+        "Nothing was opened. You can try once more: in a minute, or when your dispatcher says so.",
+    ),
     "unknown": ("We do not know whether it opened", ""),
+    "unavailable": (
+        "The cloud cannot answer now",
+        "Nothing was opened. Try again in a minute. If it stays so, call your dispatcher.",
+    ),
 }
 UNKNOWN_PASSKEY: Final = (
     "This passkey is not known",

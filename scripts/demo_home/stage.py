@@ -259,7 +259,8 @@ class Stage:
                     self.step("", "confirmed all four: asks the building over its link", took)
                     began = time.perf_counter()
                 case "outcome":
-                    title, then = OUTCOMES[line["state"]]
+                    is_for_now = line["state"] == "refused_by_building" and line["may_ask_again"]
+                    title, then = OUTCOMES["refused_for_now" if is_for_now else line["state"]]
                     said = " ".join(filter(None, (f"{title}.", *why, line["text"], line["advice"], then)))
                     return line | {"failed": failed, "took": took, "said": said}
         raise HomeFailed("The carrier's cloud did not say how it ended.")

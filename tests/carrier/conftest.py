@@ -5,10 +5,12 @@ import pytest
 from carrier.store import Store, database_url, schema
 
 from .databases import WHY_NOT, Cluster, binaries
+from .linked import Wire
+from .town import Town
 
 
 @pytest.fixture(scope="session")
-def cluster():
+def server():
     """A PostgreSQL of this process's own."""
     if (programs := binaries()) is None:
         pytest.skip(WHY_NOT)
@@ -18,6 +20,13 @@ def cluster():
         yield cluster
     finally:
         cluster.remove()
+
+
+@pytest.fixture
+def cluster(server):
+    """The same, for one test, whose databases go with it: to remove all of them at the end takes half a minute."""
+    yield server
+    server.drop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -35,3 +44,18 @@ async def store(url):
     await schema.migrate(store)
     yield store
     await store.close()
+
+
+@pytest.fixture
+async def town(store, tmp_path):
+    """A carrier with a building at work, on each kind of database."""
+    town = await Town.founded(store, tmp_path, stops=2)
+    async with town.site:
+        yield town
+
+
+@pytest.fixture
+async def wire():
+    """The way that links take."""
+    async with Wire() as wire:
+        yield wire

@@ -1,8 +1,8 @@
 """Databases for the tests: files of SQLite, and a PostgreSQL of the tests' own.
 
 ``Cluster`` is a real PostgreSQL in a temporary folder, reached by a Unix socket only. It has verbs: ``start``,
-``kill`` (as a power cut would), ``restart`` and ``create``. PostgreSQL refuses to run as root, so that root runs it as
-the user ``postgres`` or ``nobody``.
+``kill`` (as a power cut would), ``restart``, ``create`` and ``drop``. PostgreSQL refuses to run as root, so that root
+runs it as the user ``postgres`` or ``nobody``.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Cluster:
             shutil.chown(self.folder, self._user)
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
+        self._there: list[str] = []
         options = ["-D", str(self.folder / "data"), "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync", "-N"]
         self._run("initdb", *options, "--locale=C")
 
@@ -90,8 +91,14 @@ class Cluster:
         """Make an empty database; return its URL."""
         self._databases += 1
         name = f"cloud{self._databases}"
+        self._there.append(name)
         self._run("createdb", "-h", str(self.folder), "-U", "tests", name)
         return f"postgresql://tests@/{name}?host={self.folder}"
+
+    def drop(self) -> None:
+        """Drop all databases that were created."""
+        while self._process is not None and self._there:
+            self._run("dropdb", "-h", str(self.folder), "-U", "tests", "--force", self._there.pop())
 
     def _end(self, how: signal.Signals) -> None:
         assert self._process is not None

@@ -44,6 +44,8 @@ class FaultyCloud:
     faults: frozenset[str] = frozenset()
     drivers: int = 4
     """How many requests for the door come, one after another."""
+    wanted: asyncio.Event | None = None
+    """They do not come before it is set; None: as soon as a controller is there."""
     alarms: list[str] = field(default_factory=list)
     issued: list[str] = field(default_factory=list)
     enrolled: dict[str, list[str]] = field(default_factory=dict)
@@ -234,6 +236,8 @@ class FaultyCloud:
     # ---- drivers ----
 
     async def _drive(self, key: str) -> None:
+        if self.wanted is not None:
+            await self.wanted.wait()
         while self.drivers:
             await asyncio.sleep(0.05)
             if (socket := self._links.get(key)) is None:

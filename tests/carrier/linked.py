@@ -27,7 +27,7 @@ from carrier.passkeys import Party
 from carrier.store import Store
 from carrier.ways import Ways
 from tests.simulated import IDENTITY, Site
-from vestibule_core import b64url, keyset
+from vestibule_core import b64url, jws, keyset
 from vestibule_core.link import messages
 from vestibule_core.link.client import PATH, Link
 from vestibule_core.link.code import EnrolmentCode
@@ -265,7 +265,7 @@ class Raw:
     async def closed(self) -> int | None:
         """Return with which code the cloud ends it."""
         async with asyncio.timeout(SOON):
-            while (await self.socket.receive()).type is aiohttp.WSMsgType.TEXT:
+            while (await self.socket.receive()).type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.PONG):
                 pass
         return self.socket.close_code
 
@@ -287,12 +287,13 @@ async def greet(
     secret: bytes | None = None,
     *,
     host: str = "",
+    address: str = "127.0.0.1",
     **changes: Any,
 ) -> Raw:
     """Dial and say hello; return the line. ``changes`` are of the hello, whose signature is always ``key``'s; ``host``
-    is whom it says that it dials.
+    is whom it says that it dials, ``address`` what the cloud's proxy says where it comes from.
     """
-    raw = await Raw.dial(where, headers={"Host": host or where})
+    raw = await Raw.dial(where, headers={"Host": host or where, "X-Forwarded-For": address})
     begin = await raw.begun()
     hello = Hello(key.verifier, begin.issuer, begin.nonce, os.urandom(16), tuple(doors), 0, None)
     await raw.say(messages.Greeting(messages.write_hello(key, replace(hello, **changes)), secret))
@@ -304,6 +305,13 @@ async def invited(town: Town, where: str, *, building: str | None = None, days: 
     async with town.store.transaction() as session:
         secret = await enrolment.invite(session, "Number 9", building, timedelta(days=days), "command", town.now)
     return EnrolmentCode(where, keys.fingerprint(town.root), secret)
+
+
+def padded(challenge: messages.SignedChallenge, length: int) -> str:
+    """Return a challenge, signed by IDENTITY, of so many characters at least, for the white space in it."""
+    text = messages.write_challenge(IDENTITY, challenge)
+    body = b" " * ((length - len(text)) * 3 // 4) + b64url.decode(text.split(".")[1].encode())
+    return jws.sign(messages._Identity(IDENTITY), messages.CHALLENGE_TYPE, body)
 
 
 def payload(text: str) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 import asyncio
 import json
 import signal
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import aiohttp
 import pytest
+
+from tests.carrier.linked import until
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = """
@@ -45,11 +49,14 @@ async def test_it_does_not_start_on_an_empty_database(config):
     assert b"vestibule-carrier migrate" in complaint
 
 
-async def test_it_serves_and_ends_when_told(config):
+async def test_it_serves_forgets_and_ends_when_told(config):
     path, port = config
     process = await command("migrate", "--config", path)
     await process.communicate()
     assert process.returncode == 0
+    with closing(sqlite3.connect(path.parent / "carrier.db")) as db, db:  # a wish that nobody confirmed
+        what = (b"x" * 32, "request", '{"content": "52.5163"}', "2026-01-01 00:00:00.000000")
+        db.execute("INSERT INTO ceremony (challenge_sha256, kind, payload, expires_at) VALUES (?, ?, ?, ?)", what)
     process = await command("run", "--config", path)
     try:
         async with asyncio.timeout(30), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
@@ -63,6 +70,7 @@ async def test_it_serves_and_ends_when_told(config):
                     await asyncio.sleep(0.1)
             async with http.get("/", headers={"Host": "swift.example"}) as answer:
                 assert "<main" in await answer.text()
+            await until(lambda: not any(b"52.5163" in part.read_bytes() for part in path.parent.glob("carrier.db*")))
             process.send_signal(signal.SIGTERM)
             said = (await process.communicate())[1].decode()
     finally:

@@ -88,6 +88,23 @@ def test_a_carrier_from_nothing_to_a_route(typed):
     assert typed("audit", "--last", "1").count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", "--last", "-1"),
+        ("audit", "--last", "0"),
+        ("alarms", "--seen", str(2**63)),
+        ("driver", "invite", "driver:\udcff"),
+        ("building", "invite", "--name", "x", "--building", "building:\udcff"),
+    ],
+    ids=str,
+)
+def test_what_one_database_takes_and_the_other_does_not_reaches_neither(typed, words):
+    typed.ready()
+    with pytest.raises(SystemExit, match="2"):
+        typed(*words)
+
+
 def test_a_manifest_of_csv_with_a_wrong_line_says_which(typed):
     typed.ready()
     columns = "driver,day,shift_from,shift_to,building,doors,window_from,window_to,reference"
@@ -298,7 +315,7 @@ def test_help_loads_no_database():
 def test_check_says_what_has_to_be_done_soon(typed, monkeypatch):
     typed.ready()
     assert "SOON" not in typed("check")
-    monkeypatch.setattr("carrier.commands._now", lambda: datetime.now(UTC) + timedelta(days=29))
+    monkeypatch.setattr("carrier.commands.working.now", lambda: datetime.now(UTC) + timedelta(days=29))
     said = typed("check")
     assert re.search(r"SOON +keys publish", said)
     assert re.search(r"SOON +keys rotate", said)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -19,6 +18,7 @@ from carrier.passkeys import Party
 from carrier.store import Prefix, Store, database_url, new_id, schema
 from carrier.store.tables import Alarm, AlarmKind, Door, RequestState
 from carrier.ways import Ways
+from scripts.demo_home.home import free_port
 from vestibule_core.keys import SigningKey
 from vestibule_core.link.code import EnrolmentCode
 from vestibule_core.model import issuer
@@ -29,12 +29,6 @@ NAME = "Parcels"
 
 def now():
     return datetime.now(UTC)
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @asynccontextmanager
@@ -91,7 +85,7 @@ async def deliver(desk, driver, device):
             new_id(Prefix.REQUEST),
             driver,
             device,
-            AssertionFacts(True, True, True, True, True),
+            AssertionFacts(True, True, True),
             stop_id,
             door.id,
             Fix(*HERE, 8.0, now()),

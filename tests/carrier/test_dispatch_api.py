@@ -2,17 +2,26 @@
 
 import asyncio
 import json
+import logging
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
+from yarl import URL
 
-from carrier import api_keys
+from carrier import api_keys, manifests
 from carrier.api_keys import Scope
-from carrier.dispatch_api import ROUTES
+from carrier.dispatch_api import LIVE_EVERY, MOST, ROUTES
+from carrier.manifests import NewRoute, NewStop
+from carrier.store import Prefix, new_id
+from carrier.store.tables import Request, RequestState
 from tests.carrier.linked import greet
 from tests.carrier.served import FAR, HOST, PLACE, Served
 from tests.simulated import IDENTITY
 from vestibule_core.link.messages import Keys
+
+NONE = "{}:" + "a" * 26
+"""An id of nothing."""
 
 
 @pytest.fixture
@@ -28,7 +37,13 @@ async def key(served, *scopes):
 
 
 def filled(path, served):
-    names = {"driver": served.driver, "device": "device:none", "route": "route:none", "stop": served.stop, "alarm": 1}
+    names = {
+        "driver": served.driver,
+        "device": NONE.format("device"),
+        "route": NONE.format("route"),
+        "stop": served.stop,
+        "alarm": 1,
+    }
     return path.format(**names)
 
 
@@ -131,6 +146,52 @@ async def test_an_id_of_another_kind_is_not_there(served):
     assert (await served.request("DELETE", f"/v1/devices/{served.driver}")).status == 404
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def either(request, tmp_path):
+    """A cloud on each kind of database."""
+    database = request.getfixturevalue("cluster").create() if request.param == "postgresql" else ""
+    async with Served(tmp_path, database=database) as served:
+        yield served
+
+
+async def test_what_no_database_can_hold_is_refused_alike_and_never_logged(either, caplog):
+    phone = await either.phone()
+    headers = {"Authorization": f"Bearer {either.key}", "Origin": either.origin}
+    headers["Cookie"] = f"__Host-driver={phone.cookie}"
+    for method, path, status in (
+        ("GET", "/v1/decisions?before={}", 400),
+        ("GET", "/v1/audit?subject={}", 400),
+        ("PUT", "/v1/drivers/driver:{}", 404),
+        ("DELETE", "/v1/drivers/driver:{}", 404),
+        ("POST", "/v1/drivers/driver:{}/invitation", 404),
+        ("POST", "/v1/drivers/driver:{}/revoke", 404),
+        ("DELETE", "/v1/devices/device:{}", 404),
+        ("DELETE", "/v1/routes/route:{}", 404),
+        ("POST", "/v1/stops/stop:{}/end", 404),
+        ("POST", "/v1/alarms/{}/seen", 404),
+        ("GET", "/driver/requests/req:{}", 404),
+    ):
+        body = {"PUT": {"active": True, "vetted_until": None}, "POST": {"state": "done"}}.get(method)
+        for spelt in ("%00", "%ed%a0%80", "%ff"):
+            url = either.http._base_url.join(URL(path.format(spelt), encoded=True))
+            async with either.http.request(method, url, headers=headers, json=body) as answer:
+                assert answer.status == status, url
+    for name, value in (
+        ("driver", "driver:{}"),
+        ("building", "building:{}"),
+        ("doors", "door:{}"),
+        ("reference", "{}"),
+    ):
+        for character in ("\0", "\ud800"):
+            wrong = manifest(either)
+            route, spelt = wrong["routes"][0], value.format(character)
+            (route if name == "driver" else route["stops"][0])[name] = [spelt] if name == "doors" else spelt
+            async with await either.request("POST", "/v1/manifests", json=wrong) as answer:
+                assert answer.status == 400
+                assert name in (await answer.json())["why"]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 # ---- manifests ----
 
 
@@ -173,11 +234,26 @@ async def test_a_manifest_is_brought_as_csv(served):
     assert len((await served.ask("POST", "/v1/manifests", data=text.encode(), headers=headers))["routes"]) == 1
 
 
+@pytest.mark.long
+async def test_more_stops_in_a_day_than_a_statement_has_values_are_listed(either):
+    now = either.now()
+    stop = NewStop(1, either.building, either.doors, now, now + timedelta(hours=1), None)
+    for times in (1, 2):
+        shift = now + timedelta(hours=2 * times)
+        route = NewRoute(1, either.other, now.date(), shift, shift + timedelta(hours=1), (stop,) * 16_400)
+        async with either.store.transaction() as session:
+            await manifests.bring(session, [route], "tests", now)
+    routes = (await either.ask("GET", f"/v1/routes?day={now.date()}"))["routes"]
+    stops = [each for route in routes for each in route["stops"] if route["driver"] == either.other]
+    assert len(stops) == 32_800
+    assert {len(each["doors"]) for each in stops} == {2}
+
+
 async def test_a_wrong_line_is_named_and_nothing_of_the_manifest_is_taken(served):
-    wrong = manifest(served, building="building:none")
+    wrong = manifest(served, building=NONE.format("building"))
     async with await served.request("POST", "/v1/manifests", json=wrong) as answer:
         assert answer.status == 400
-        assert "there is no building building:none" in (await answer.json())["why"]
+        assert f"there is no building {NONE.format('building')}" in (await answer.json())["why"]
     for data, kind in ((b"\xff", "text/csv"), (b"{", "application/json"), (b"", "text/csv")):
         async with await served.request("POST", "/v1/manifests", data=data, headers={"Content-Type": kind}) as answer:
             assert answer.status == 400
@@ -218,27 +294,98 @@ async def test_a_decision_is_told_with_what_was_measured_and_never_a_place(serve
         assert str(coordinate) not in said
 
 
+async def next_line(following):
+    async for line in following.content:
+        if line.strip():
+            return json.loads(line)
+    raise AssertionError("the line ended")
+
+
 async def test_decisions_are_followed_as_they_are_made_and_told_once(served):
     phone = await served.phone()
     following = await served.request("GET", "/v1/decisions/live")
     assert following.content_type == "application/x-ndjson"
     assert await phone.open() == ("granted", {})
-
-    async def told():
-        async for line in following.content:
-            if line.strip():
-                return json.loads(line)
-        raise AssertionError("the line ended")
-
     async with asyncio.timeout(10):
-        decision = await told()
+        decision = await next_line(following)
         while decision["state"] in ("asked", "signed"):
-            decision = await told()
+            decision = await next_line(following)
     assert (decision["state"], decision["driver"]["name"]) == ("granted", "Kim Example")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(2.5):
-            await told()
+            await next_line(following)
     following.close()
+
+
+async def test_whoever_follows_hears_nothing_more_once_the_key_is_revoked(served):
+    id_, secret = await key(served, Scope.READ)
+    phone = await served.phone()
+    following = await served.http.get("/v1/decisions/live", headers={"Authorization": f"Bearer {secret}"})
+    async with served.store.transaction() as session:
+        await api_keys.revoke(session, id_, "tests", served.now())
+    assert await phone.open() == ("granted", {})
+    async with asyncio.timeout(10):
+        assert (await following.content.read()).strip() == b""
+
+
+async def others(served, request, count, **late):
+    """Let there be refused requests like this one, asked for and decided later."""
+    async with served.store.transaction() as session:
+        like = await session.get_one(Request, request)
+        kept = {column.key: getattr(like, column.key) for column in Request.__table__.columns}
+        moved = {name: kept[name] + timedelta(**late) for name in ("asked_at", "decided_at")}
+        session.add_all(
+            Request(**kept | moved | {"id": new_id(Prefix.REQUEST), "state": RequestState.REFUSED})
+            for _ in range(count)
+        )
+
+
+async def test_an_outcome_is_told_however_many_were_decided_since(served):
+    phone = await served.phone()
+    await phone.open()
+    (request,) = [each["request"] for each in (await served.ask("GET", "/v1/decisions"))["decisions"]]
+    async with served.store.transaction() as session:
+        (await session.get_one(Request, request)).state = RequestState.SIGNED
+    following = await served.request("GET", "/v1/decisions/live")
+    async with asyncio.timeout(20):
+        assert (await next_line(following))["state"] == "signed"
+        await others(served, request, MOST, seconds=5)
+        assert {(await next_line(following))["state"] for _ in range(MOST)} == {"refused"}
+        served.advance(minutes=2)  # nothing of then is looked at any more, but for what may change
+        await asyncio.sleep(2 * LIVE_EVERY)
+        async with served.store.transaction() as session:
+            (await session.get_one(Request, request)).state = RequestState.GRANTED
+        told = await next_line(following)
+    assert (told["request"], told["state"]) == (request, "granted")
+    following.close()
+
+
+async def test_a_wish_that_was_confirmed_late_is_told_however_many_asked_since(served):
+    phone = await served.phone()
+    await phone.open(place=FAR)
+    following = await served.request("GET", "/v1/decisions/live")
+    async with asyncio.timeout(20):
+        first = await next_line(following)
+        _, begun = await phone.wish(1)
+        await others(served, first["request"], 2 * MOST, seconds=5)
+        assert len({(await next_line(following))["request"] for _ in range(2 * MOST)}) == 2 * MOST
+        await phone.answer(begun)
+        assert (await next_line(following))["request"] == begun["request"]
+    following.close()
+
+
+async def test_a_line_that_has_begun_only_ends_when_the_database_does_not_answer(served):
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.front.port)
+    asked = f"GET /v1/decisions/live HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {served.key}\r\n"
+    writer.write(f"{asked}Connection: close\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        await reader.readuntil(b"\r\n\r\n")
+        async with served.store.transaction() as session:
+            await session.execute(text("ALTER TABLE request RENAME TO gone"))
+        rest = await reader.read()
+    assert b"HTTP/1.1" not in rest
+    assert rest.endswith(b"0\r\n\r\n")
+    writer.close()
 
 
 async def test_the_program_ends_although_somebody_follows(served):

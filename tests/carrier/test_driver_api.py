@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+from datetime import time
 
 import pytest
 from sqlalchemy import select
 
+from carrier import drivers, limits
+from carrier.decide import Unreachable
 from carrier.store.tables import Device, Driver, Session
 from tests.carrier.authenticator import Authenticator
 from tests.carrier.served import FAR, ORIGIN, PLACE, Phone, Served, outcome
 from tests.simulated import Moment
 from vestibule_core import b64url
+from vestibule_core.hours import Day, Hours
 from vestibule_core.model import Actor
 
 
@@ -143,7 +147,63 @@ async def test_a_building_that_refuses_says_why_as_far_as_the_driver_may_know(se
         "code": "DOOR_UNAVAILABLE",
         "text": "This door cannot be used at the moment.",
         "advice": "Call your dispatcher.",
+        "may_ask_again": False,
     }
+    assert served.site.pulses == 0
+
+
+async def test_a_driver_is_told_whether_this_door_may_be_asked_for_again(served):
+    """As outside of the building's hours: once more. Also whoever asks later what became of it."""
+    phone = await served.phone()
+
+    async def asks(door=0, **position):
+        _, begun = await phone.wish(door, **position)
+        _, lines = await phone.answer(begun)
+        _, later = await phone.send("GET", f"/driver/requests/{begun['request']}")
+        assert later["events"][-1] == lines[-1]
+        return lines[-1]["state"], lines[-1]["may_ask_again"]
+
+    assert await asks(place=FAR) == ("refused", True)
+    served.advance(seconds=10)
+    hour = (served.now().hour + 6) % 23
+    served.site.carrier.hours = (Hours(frozenset(Day), time(hour), time(hour + 1)),)
+    served.site.controller.apply(served.site.building, served.site.strikes)
+    assert await asks() == ("refused_by_building", True)
+    assert await asks() == ("refused_by_building", False)
+    assert await asks() == ("refused", False)  # it was asked for already
+    assert await asks(1) == ("refused", True)  # the one before it has to open first
+    await served.ask("POST", f"/v1/stops/{served.stop}/end", json={"state": "done"})
+    assert await asks(1) == ("refused", False)
+
+
+async def test_a_door_that_opened_or_may_have_is_not_asked_for_again(served):
+    phone = await served.phone()
+    _, begun = await phone.wish()
+    assert (await phone.answer(begun))[1][-1]["may_ask_again"] is False
+    served.link.unlock = _silent
+    _, begun = await phone.wish(1)
+    _, lines = await phone.answer(begun)
+    assert (lines[-1]["state"], lines[-1]["may_ask_again"]) == ("unknown", False)
+
+
+async def _silent(challenge, text):
+    raise Unreachable
+
+
+async def test_a_phone_that_is_withdrawn_while_the_building_is_asked_is_told_so(served):
+    phone = await served.phone()
+    give = served.link.challenge
+
+    async def withdrawn(building, door):
+        await served.ask("POST", f"/v1/drivers/{served.driver}/revoke")
+        return await give(building, door)
+
+    served.link.challenge = withdrawn
+    _, begun = await phone.wish()
+    _, lines = await phone.answer(begun)
+    assert [line["event"] for line in lines] == ["check"] * 4 + ["building"] + ["check"] * 4 + ["outcome"]
+    assert (lines[5]["passed"], lines[5]["text"]) == (False, "This phone was withdrawn.")
+    assert (lines[-1]["state"], lines[-1]["code"]) == ("refused", "device_revoked")
     assert served.site.pulses == 0
 
 
@@ -331,6 +391,27 @@ async def test_a_device_that_does_not_know_its_owner_or_is_of_another_page_is_no
     assert await Phone(served).join(secret) == 204, "the link is good still"
 
 
+@pytest.mark.parametrize("method, path", [("POST", "/v1/drivers/{}/revoke"), ("DELETE", "/v1/drivers/{}")])
+async def test_who_is_revoked_or_removed_in_the_middle_of_joining_is(tmp_path, cluster, monkeypatch, method, path):
+    """Neither waits for the other: PostgreSQL would end one of the two, and it might be the revocation."""
+    async with Served(tmp_path, database=cluster.create()) as served:
+        add_device, changing = drivers.add_device, []
+
+        async def slowly(*arguments, **members):
+            changing.append(asyncio.create_task(served.request(method, path.format(served.driver))))
+            await asyncio.wait(changing, timeout=0.5)
+            return await add_device(*arguments, **members)
+
+        phone = Phone(served)
+        monkeypatch.setattr(drivers, "add_device", slowly)
+        assert await phone.join(await served.invite(served.driver)) == 204
+        (answer,) = await asyncio.gather(*changing)
+        assert answer.ok
+        assert (await phone.send("GET", "/driver/today"))[0] == 401
+        async with served.store.transaction() as session:
+            assert [each.revoked_at is None for each in await session.scalars(select(Device))] == [False]
+
+
 async def test_a_passkey_is_registered_once(served):
     phone = await served.phone()
     assert await Phone(served, phone.device).join(await served.invite(served.other)) == 409
@@ -440,14 +521,16 @@ async def test_a_body_that_is_too_large_is_not_read_to_its_end(served):
     assert (await phone.send("POST", "/driver/requests", data=endless()))[0] == 413
 
 
-async def test_whoever_floods_from_a_drivers_address_keeps_no_driver_out(served):
-    phone = await served.phone()
-    stranger = Phone(served)
-    answers = [(await stranger.send("POST", "/driver/sign-in"))[0] for _ in range(80)]
-    assert 429 in answers
-    guesser = Phone(served, cookie=b64url.encode(bytes(32)))
-    assert (await guesser.send("GET", "/driver/today"))[0] == 429
-    assert await phone.open() == ("granted", {})
+async def test_whoever_floods_from_a_drivers_address_keeps_no_driver_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "STRANGER_PER_SECOND", 0.0)
+    async with Served(tmp_path) as served:
+        phone = await served.phone()
+        stranger = Phone(served)
+        answers = [(await stranger.send("POST", "/driver/sign-in"))[0] for _ in range(80)]
+        assert 429 in answers
+        guesser = Phone(served, cookie=b64url.encode(bytes(32)))
+        assert (await guesser.send("GET", "/driver/today"))[0] == 429
+        assert await phone.open() == ("granted", {})
 
 
 async def test_one_device_that_floods_is_held_up_and_no_other(served):

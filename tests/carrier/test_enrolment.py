@@ -19,8 +19,8 @@ from vestibule_core.link.code import EnrolmentCode
 from vestibule_core.link.messages import Close, Hello, LinkedDoor
 from vestibule_core.note import SignerKey
 
-from .linked import Linked, Replica, Wire, greet, invited, until, until_so
-from .town import HOME, Town
+from .linked import Linked, Replica, greet, invited, until, until_so
+from .town import HOME
 
 NEW_DOORS = tuple(
     LinkedDoor(door.id, door.name, "Europe/Vienna", 48.2, 16.37) for door in some_doors(2, "a new building")
@@ -32,19 +32,6 @@ def controller(number):
 
 
 NEW = controller(1)
-
-
-@pytest.fixture
-async def town(store, tmp_path):
-    town = await Town.founded(store, tmp_path, stops=2)
-    async with town.site:
-        yield town
-
-
-@pytest.fixture
-async def wire():
-    async with Wire() as wire:
-        yield wire
 
 
 @pytest.fixture

@@ -2,15 +2,20 @@
 
 import asyncio
 import os
+import time
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
+import aiohttp
 import pytest
 from aiohttp import WSServerHandshakeError
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from multidict import CIMultiDict
 from sqlalchemy import delete
 
-from carrier import buildings, keys, links
+from carrier import buildings, enrolment, keys, links, lists
 from carrier.checks import Reason
 from carrier.store import Store, database_url, schema
 from carrier.store.tables import Controller, KeySet, RequestState
@@ -18,14 +23,16 @@ from tests.simulated import IDENTITY, Site, some_doors
 from vestibule_core import b64url
 from vestibule_core.link import messages
 from vestibule_core.link.client import LinkState
-from vestibule_core.link.messages import Close, LinkedDoor, SignedChallenge
+from vestibule_core.link.messages import Close, Hello, LinkedDoor, SignedChallenge
 from vestibule_core.model import Code, Word
 from vestibule_core.note import SignerKey
 
-from .linked import Linked, Raw, Replica, Wire, greet, payload, until, until_so
+from .linked import Linked, Raw, Replica, greet, invited, padded, payload, until, until_so
 from .town import HOME, NAME, NEAR, REFERENCE, Town
 
 STRANGER = SignerKey("vestibule/stranger", Ed25519PrivateKey.from_private_bytes(bytes(32)))
+ABNORMAL = 1006
+"""Cut off without a word."""
 OTHER_DOOR = some_doors(1, "another building")[0].id
 
 
@@ -37,12 +44,6 @@ async def town(tmp_path):
     async with town.site:
         yield town
     await store.close()
-
-
-@pytest.fixture
-async def wire():
-    async with Wire() as wire:
-        yield wire
 
 
 @pytest.fixture
@@ -264,7 +265,7 @@ async def test_79_for_a_challenge_that_is_not_this_doors_no_token_is_signed(town
     assert await town.rows("SELECT opened_by FROM stop_door WHERE opened_by IS NOT NULL") == []
 
 
-@pytest.mark.parametrize("how", ["unsigned", "a hello", "a token"])
+@pytest.mark.parametrize("how", ["unsigned", "a hello", "a token", "with much white space"])
 async def test_79_for_what_is_no_signed_challenge_no_token_is_signed(town, wire, cloud, how):
     async with await greet(wire.where, IDENTITY, own_doors(town)) as raw:
         await raw.hear(messages.Keys)
@@ -278,6 +279,7 @@ async def test_79_for_what_is_no_signed_challenge_no_token_is_signed(town, wire,
                 messages.Hello(IDENTITY.verifier, town.carrier.issuer, os.urandom(16), os.urandom(16), (), 0, None),
             ),
             "a token": town.carrier.token(town.site.challenge()),
+            "with much white space": padded(challenge_of(town), 2100),
         }[how]
         await raw.say(messages.Challenge(asked.id, said))
         assert (await asking).state is RequestState.UNREACHABLE
@@ -345,11 +347,132 @@ async def test_of_those_who_say_no_hello_one_address_has_few(town, wire, cloud, 
         with pytest.raises(WSServerHandshakeError) as refused:
             await Raw.dial(wire.where)
         assert refused.value.status == 503
+        for line in ("127.0.0.1", "6.6.6.6, 127.0.0.1"):  # what the caller writes before our proxy does is nothing
+            own = CIMultiDict([("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-For", line)])
+            with pytest.raises(WSServerHandshakeError):
+                await Raw.dial(wire.where, headers=own)
         async with await Raw.dial(wire.where, headers={"X-Forwarded-For": "192.0.2.7"}) as other:
             await other.begun()
     await until(lambda: not cloud.links._silent)
     async with Linked(town, wire.where) as building:
         await building.connected()
+
+
+async def test_strangers_at_many_addresses_who_say_nothing_keep_no_building_out(town, wire, cloud, monkeypatch):
+    """The newest comer gets the place of whoever has been silent for the longest."""
+    monkeypatch.setattr(links, "MOST_SILENT", 2)
+
+    async def dial(address):
+        return await Raw.dial(wire.where, headers={"X-Forwarded-For": address})
+
+    async with await dial("192.0.2.1") as first, await dial("192.0.2.2") as second:
+        await first.begun()
+        await second.begun()
+        async with Linked(town, wire.where) as building:
+            await building.connected()
+            assert await first.closed() == ABNORMAL
+            assert (await cloud.ask()).state is RequestState.GRANTED
+
+
+async def test_strangers_who_talk_rubbish_and_do_not_go_keep_no_building_out(town, wire, cloud, monkeypatch):
+    monkeypatch.setattr(links, "MOST_SILENT", 2)
+    async with AsyncExitStack() as strangers:
+        for number in range(2):
+            headers = {"X-Forwarded-For": f"192.0.2.{number}"}
+            stranger = await strangers.enter_async_context(await Raw.dial(wire.where, headers=headers, autoclose=False))
+            await stranger.begun()
+            await stranger.say("{}")
+            assert (await stranger.socket.receive()).type is aiohttp.WSMsgType.CLOSE  # which it never answers
+        assert cloud.links._silent.total() == 2
+        async with Linked(town, wire.where) as building:
+            await building.connected()
+            assert (await cloud.ask()).state is RequestState.GRANTED
+
+
+async def test_pings_and_pongs_that_nobody_asked_for_are_no_mistake(town, wire, cloud):
+    """Anybody may send them at any time (RFC 6455 5.5): a proxy that keeps the line warm does."""
+    async with await Raw.dial(wire.where) as raw:
+        begin = await raw.begun()
+        await raw.socket.pong(b"1")
+        await raw.socket.ping(b"2")
+        assert (await raw.socket.receive()).type is aiohttp.WSMsgType.PONG
+        hello = Hello(IDENTITY.verifier, begin.issuer, begin.nonce, bytes(16), (), 0, None)
+        await raw.say(messages.Greeting(messages.write_hello(IDENTITY, hello), None))
+        await raw.hear(messages.Keys)
+        await raw.socket.pong(b"3")
+        await raw.socket.ping(b"4")
+        await raw.say(messages.AskList(lists.newest_day(town.now)))
+        async with asyncio.timeout(5):
+            while (message := await raw.socket.receive()).type is not aiohttp.WSMsgType.PONG:
+                assert message.type is aiohttp.WSMsgType.TEXT
+    async with await Raw.dial(wire.where) as raw:
+        await raw.begun()
+        for _ in range(links.MOST_PINGS):
+            await raw.socket.pong()
+        assert await raw.closed() == Close.VIOLATION
+
+
+async def test_a_link_that_was_ended_for_a_violation_is_handed_no_token(town, wire, cloud):
+    """Whoever does not answer that it is over would be sent a token that nobody looks at the answer of."""
+    async with await greet(wire.where, IDENTITY, own_doors(town)) as raw:
+        raw.socket._autoclose = False  # of aiohttp: it would answer at once
+        await raw.hear(messages.Keys)
+        await raw.socket.send_bytes(b"x")
+        async with asyncio.timeout(5):
+            while (await raw.socket.receive()).type is not aiohttp.WSMsgType.CLOSE:
+                pass
+        assert len(cloud.links) == 0
+        assert (await cloud.ask()).state is RequestState.UNREACHABLE
+
+
+async def test_keys_that_a_stranger_makes_are_looked_up_a_few_times_and_keep_no_building_out(town, wire, monkeypatch):
+    looked_up = []
+    look_up = enrolment.greet
+
+    async def counted(session, hello, *rest):
+        looked_up.append(hello.controller)
+        return await look_up(session, hello, *rest)
+
+    async def stranger(address):
+        async with await greet(
+            wire.where, SignerKey("vestibule/x", Ed25519PrivateKey.generate()), address=address
+        ) as it:
+            return await it.closed()
+
+    monkeypatch.setattr(enrolment, "greet", counted)
+    monkeypatch.setattr(links, "STRANGER_BURST", 3.0)
+    monkeypatch.setattr(links, "STRANGER_PER_SECOND", 0.001)
+    async with Replica(town, wire) as cloud, Linked(town, wire.where) as building:
+        await building.connected()
+        del looked_up[:]
+        assert [await stranger("127.0.0.1") for _ in range(3)] == [Close.NOT_ENROLLED] * 3
+        assert [await stranger("127.0.0.1") for _ in range(3)] == [Close.GOING_AWAY] * 3
+        assert len(looked_up) == 3
+        assert await stranger("192.0.2.7") == Close.NOT_ENROLLED
+        # Whoever was here comes back, from the same address; whoever was not, once less is asked from there.
+        wire.cut()
+        await until(lambda: len(building.sets) == 2)
+        assert (await cloud.ask()).state is RequestState.GRANTED
+        code = await invited(town, wire.where)
+        async with await greet(wire.where, STRANGER, secret=code.secret) as raw:
+            assert await raw.closed() == Close.GOING_AWAY
+        ahead = SimpleNamespace(monotonic=lambda: time.monotonic() + 1100)
+        monkeypatch.setattr(links, "time", ahead)
+        async with await greet(wire.where, STRANGER, secret=code.secret) as raw:
+            await raw.hear(messages.Keys)
+
+
+async def test_buildings_that_come_back_together_from_one_address_are_no_strangers(town, wire, monkeypatch):
+    """As behind a proxy that says nothing about addresses."""
+    monkeypatch.setattr(links, "STRANGER_BURST", 1.0)
+    monkeypatch.setattr(links, "STRANGER_PER_SECOND", 0.0)
+    keys_of = [SignerKey("vestibule/x", Ed25519PrivateKey.generate()) for _ in range(10)]
+    for key in keys_of:
+        await enrol_in(town, key)
+    async with Replica(town, wire):
+        for key in keys_of:
+            async with await greet(wire.where, key) as raw:
+                await raw.hear(messages.Keys)
 
 
 async def test_a_page_of_another_host_begins_no_link(town, wire, cloud):
@@ -370,7 +493,7 @@ async def test_before_any_keys_are_published_nobody_is_let_in(town, wire, cloud)
 
 
 async def test_one_timer_asks_all_links_and_lets_go_of_the_dead(town, wire, monkeypatch):
-    monkeypatch.setattr(links, "PING_EVERY", 1)
+    monkeypatch.setattr(links, "PING_EVERY", 2)
     async with Replica(town, wire) as cloud, Linked(town, wire.where) as alive:
         await alive.connected()
         await enrol_in(town, STRANGER)
@@ -448,7 +571,7 @@ async def test_when_the_cloud_ends_its_links_are_told_to_come_back(town, wire):
         async with Replica(town, wire) as cloud:
             await building.connected()
             wire.lead_to(None)
-        assert building.line.state is LinkState.CONNECTING
+        assert building.line.state is LinkState.NOT_READY
         assert await town.rows("SELECT count(*) FROM link") == await town.rows("SELECT count(*) FROM replica") == [0]
         async with Replica(town, wire) as cloud:
             await building.connected()

@@ -3,35 +3,40 @@
 import asyncio
 import json
 from datetime import timedelta
+from itertools import batched
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from carrier import manifests
 from carrier.checks import Reason, StopState
 from carrier.drivers import NoSuch, NotPossible
-from carrier.manifests import COLUMNS, ManifestError
+from carrier.manifests import COLUMNS, ManifestError, NewRoute, NewStop
+from carrier.store.tables import Route
 from tests.simulated import some_doors
+from vestibule_core.model import new_door_id
 
 from .town import Town
 
 DOOR, OTHER = (door.id for door in some_doors(2))
+BUILDING, DRIVER, SECOND = f"building:{'a' * 26}", f"driver:{'a' * 26}", f"driver:{'b' * 26}"
 STOP = {
-    "building": "building:x",
+    "building": BUILDING,
     "doors": [DOOR],
     "window_from": "2026-11-26T08:00:00+01:00",
     "window_to": "2026-11-26T10:00:00+01:00",
     "reference": "parcel-4711",
 }
 ROUTE = {
-    "driver": "driver:x",
+    "driver": DRIVER,
     "day": "2026-11-26",
     "shift_from": "2026-11-26T07:00:00+01:00",
     "shift_to": "2026-11-26T15:00:00+01:00",
     "stops": [STOP],
 }
-LINE = ["driver:x", *list(ROUTE.values())[1:4], "building:x", f"{DOOR} {OTHER}", *list(STOP.values())[2:]]
+LINE = [DRIVER, *list(ROUTE.values())[1:4], BUILDING, f"{DOOR} {OTHER}", *list(STOP.values())[2:]]
 
 
 def as_json(route=None, **changes):
@@ -73,11 +78,11 @@ def test_both_forms_say_the_same():
 
 def test_lines_of_one_driver_and_shift_are_one_route_in_their_order():
     second = [*LINE[:5], OTHER, *LINE[6:]]
-    another = ["driver:y", *LINE[1:]]
+    another = [SECOND, *LINE[1:]]
     routes = manifests.read_csv(as_csv(LINE, another, second))
     assert [(route.driver, [stop.line for stop in route.stops]) for route in routes] == [
-        ("driver:x", [2, 4]),
-        ("driver:y", [3]),
+        (DRIVER, [2, 4]),
+        (SECOND, [3]),
     ]
 
 
@@ -97,6 +102,11 @@ BAD = [
     ("a stop that is none", as_json(stops=[7]), "line 3: this has to be an object"),
     ("no driver", as_json({k: v for k, v in ROUTE.items() if k != "driver"}), "line 3: driver: this is missing"),
     ("a driver by name", as_json(driver="Erika"), "line 3: driver: this has to be an id"),
+    ("a driver without a name", as_json(driver="driver:\0"), "line 3: driver: this has to be an id"),
+    ("a driver by half a character", as_json(driver="driver:\ud800"), "line 3: driver: this has to be an id"),
+    ("a building of another kind", stop(building=DRIVER), "line 9: building: this has to be an id"),
+    ("a door by half a character", stop(doors=["\ud800"]), "line 9: doors: these have to be 1 to 8"),
+    ("a door by name", stop(doors=["door:\0"]), "line 9: doors: these have to be 1 to 8"),
     ("a day that is none", as_json(day="2026-02-30"), "line 3: day: this has to be a day"),
     ("a moment without an offset", as_json(shift_from="2026-11-26T07:00:00"), "line 3: shift_from: this has to be"),
     ("a shift that ends before it begins", as_json(shift_to="2026-11-26T06:00:00+01:00"), "line 3: shift_to: this has"),
@@ -184,8 +194,8 @@ async def bring(town, *routes):
 
 async def test_one_wrong_route_and_none_is_brought(town):
     before = await town.rows("SELECT count(*) FROM route")
-    wrong = of(town, begins=town.now + timedelta(days=2), driver="driver:nobody")
-    with pytest.raises(ManifestError, match="there is no driver driver:nobody"):
+    wrong = of(town, begins=town.now + timedelta(days=2), driver=DRIVER)
+    with pytest.raises(ManifestError, match=f"there is no driver {DRIVER}"):
         await bring(town, of(town), wrong)
     assert await town.rows("SELECT count(*) FROM route") == before
     assert len(await bring(town, of(town))) == 1
@@ -193,11 +203,25 @@ async def test_one_wrong_route_and_none_is_brought(town):
 
 async def test_a_building_that_is_not_there_and_a_door_of_another_are_refused(town):
     other = of(town)
-    other["stops"][0]["building"] = "building:nowhere"
-    with pytest.raises(ManifestError, match="there is no building building:nowhere"):
+    other["stops"][0]["building"] = BUILDING
+    with pytest.raises(ManifestError, match=f"there is no building {BUILDING}"):
         await bring(town, other)
     with pytest.raises(ManifestError, match="has no door door:"):
         await bring(town, of(town, doors=["door:" + "a" * 26]))
+
+
+async def test_more_doors_than_a_statement_has_values_are_looked_for(town):
+    now = town.now + timedelta(days=1)
+    doors = iter([town.site.door.id, *(new_door_id(number.to_bytes(16)) for number in range(32_799))])
+    stops = tuple(
+        NewStop(line, town.building, path, now, now + timedelta(hours=1), None)
+        for line, path in enumerate(batched(doors, 8, strict=True), 1)
+    )
+    route = NewRoute(1, town.driver, now.date(), now, now + timedelta(hours=1), stops)
+    with pytest.raises(ManifestError) as raised:
+        async with town.store.transaction() as session:
+            await manifests.bring(session, [route], "command", town.now)
+    assert len(raised.value.errors) == 32_799
 
 
 async def test_a_manifest_that_is_brought_twice_does_not_open_each_door_twice(town):
@@ -206,6 +230,21 @@ async def test_a_manifest_that_is_brought_twice_does_not_open_each_door_twice(to
         await bring(town, of(town))
     with pytest.raises(ManifestError, match="in line 1: cancel that first"):
         await bring(town, *[of(town, begins=town.now + timedelta(days=5))] * 2)
+
+
+async def test_old_routes_that_nobody_ended_are_not_read_again(town):
+    old = [of(town, begins=town.now - timedelta(days=days)) for days in range(2, 9)]
+    await bring(town, *old)
+    read = []
+    event.listen(Route, "load", noted := lambda route, _: read.append(route.id))
+    try:
+        await bring(town, of(town))
+        assert read == []
+        with pytest.raises(ManifestError, match="the driver has a route at that time"):
+            await bring(town, old[3])
+        assert len(read) == 1
+    finally:
+        event.remove(Route, "load", noted)
 
 
 async def test_of_two_that_bring_the_same_at_once_one_does(town):

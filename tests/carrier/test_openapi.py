@@ -107,10 +107,14 @@ checks.positive_data_acceptance.enabled = false
 @pytest.mark.parametrize(
     "examples", [6, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(1800)])], ids=["some", "many"]
 )
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 @pytest.mark.timeout(300)
-async def test_the_api_does_what_it_says_and_no_request_makes_it_fail(tmp_path, examples, monkeypatch):
+async def test_the_api_does_what_it_says_and_no_request_makes_it_fail(
+    tmp_path, examples, database, monkeypatch, request
+):
     monkeypatch.setattr(limits, "STRANGER_BURST", 5000.0)  # it asks each thing without a key as well, all at once
-    async with Served(tmp_path) as served:
+    url = request.getfixturevalue("cluster").create() if database == "postgresql" else ""
+    async with Served(tmp_path, database=url) as served:
         phone = await served.phone()
         assert await phone.open() == ("granted", {})
         (route,) = (await served.ask("GET", f"/v1/routes?day={served.now().astimezone().date()}"))["routes"]

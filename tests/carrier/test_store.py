@@ -4,22 +4,24 @@ import asyncio
 import gc
 import hashlib
 import json
+import os
+import re
 import sqlite3
 import stat
 import sys
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select, text, update
+from sqlalchemy import event, select, text, update
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from carrier import audit, buildings, drivers
 from carrier.retention import Retention, retain
 from carrier.store import Store, StoreUnavailable, database_url, schema
-from carrier.store.queries import use_ceremony
+from carrier.store.queries import pseudonyms, release_door, use_ceremony
 from carrier.store.tables import Base, Ceremony, Driver, Evidence
 from vestibule_core import b64url
 
@@ -152,7 +154,67 @@ async def test_a_challenge_is_used_once_however_many_try(store):
     assert await use(kind="register") is None
     assert await use(now=NOW + timedelta(seconds=60)) is None
     used = [one for one in await asyncio.gather(*(use() for _ in range(20))) if one is not None]
-    assert [(one.driver, one.payload) for one in used] == [(driver.id, {"door": 1})]
+    assert used == [{"door": 1}]
+
+
+async def test_the_same_names_for_a_building_are_made_once_however_many_make_them(store, tmp_path):
+    town = await Town.founded(store, tmp_path)
+    whose = {"sub": (town.driver, "2026-11"), "stp": ("stop:a", ""), "rte": ("route:a", "")}
+
+    async def named():
+        async with store.transaction() as session:
+            return await pseudonyms(session, town.building, whose, os.urandom)
+
+    first, *others = await asyncio.gather(*(named() for _ in range(20)))
+    assert first.keys() == whose.keys()
+    assert all(other == first for other in others)
+    whose["stp"] = ("stop:b", "")
+    assert {kind for kind, name in (await named()).items() if name != first[kind]} == {"stp"}
+
+
+async def test_whoever_reads_waits_for_no_writer(store):
+    async def names():
+        async with store.reading() as session:
+            return list(await session.scalars(select(Driver.name)))
+
+    async def add():
+        async with store.transaction() as session:
+            await drivers.add(session, NAME, None, "command", NOW)
+
+    async with store.transaction() as session:
+        await drivers.add(session, NAME, None, "command", NOW)
+        await session.flush()
+        others = [asyncio.create_task(add()) for _ in range(10)]  # more than there are connections to SQLite
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(5):
+            found = await names()
+        if store.is_sqlite:  # all of them wait for us
+            assert (found, [each for each in others if each.done()]) == ([], [])
+    await asyncio.gather(*others)
+    assert await names() == [NAME] * 11
+
+
+async def test_a_connection_that_the_server_has_ended_is_not_used_again(cluster):
+    store = Store(database_url(cluster.create()))
+    await schema.migrate(store)
+    async with AsyncExitStack() as together:
+        for _ in range(5):
+            session = await together.enter_async_context(store.transaction())
+            await session.execute(text("SELECT 1"))
+    async with store.transaction() as session:
+        ended = await session.scalar(
+            text(
+                "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+        assert ended == 4
+    await asyncio.sleep(0.1)  # until this program has heard of it
+    async with AsyncExitStack() as together:
+        for _ in range(5):
+            session = await together.enter_async_context(store.transaction())
+            assert await session.scalar(text("SELECT 1")) == 1
+    await store.close()
 
 
 async def test_a_new_database_is_its_owner_s_alone(tmp_path):
@@ -191,6 +253,32 @@ async def test_a_text_of_the_error_names_no_value(store):
     assert NAME not in str(raised.value)
 
 
+async def test_a_door_is_given_back_without_looking_at_every_stop(store):
+    said = []
+    async with store.transaction() as session:
+        bare = (await session.connection()).sync_connection
+        event.listen(bare, "before_cursor_execute", lambda *now: said.append(now[2:4]))
+        await release_door(session, "req:x")
+        statement, values = said[-1]
+        if not store.is_sqlite:
+            await session.execute(text("SET LOCAL enable_seqscan = off"))  # of so few rows it would read all anyhow
+        explain = "EXPLAIN QUERY PLAN " if store.is_sqlite else "EXPLAIN "
+        plan = str((await (await session.connection()).exec_driver_sql(explain + statement, values)).all())
+    assert "stop_door" in statement
+    assert "SEARCH stop_door USING INDEX" in plan or re.search("Index Scan using [a-z_]+ on stop_door", plan)
+
+
+async def test_what_postgresql_cannot_hold_is_told_without_the_value(cluster):
+    store = Store(database_url(cluster.create()))
+    await schema.migrate(store)
+    for value in ("driver:\0", "driver:\ud800"):
+        with pytest.raises(StoreUnavailable) as raised:
+            async with store.transaction() as session:
+                await session.get(Driver, value)
+        assert str(raised.value) in ("CharacterNotInRepertoireError", "DataError")
+    await store.close()
+
+
 # ---- forgetting ----
 
 
@@ -213,6 +301,30 @@ async def test_after_retention_no_place_and_no_reference_is_left(store, tmp_path
     assert str(NEAR[0]) not in left
     await _removed_building(town)
     assert str(HOME[0]) not in await _everything(store)
+
+
+@pytest.mark.parametrize("old", ["nothing", "ended secrets", "evidence"])
+async def test_the_database_is_written_anew_only_if_something_has_to_become_unreadable(
+    store, tmp_path, monkeypatch, old
+):
+    """Nobody writes meanwhile, for seconds if it is a large one."""
+    scrubbed = []
+
+    async def scrub(*, anew):
+        scrubbed.append(anew)
+
+    monkeypatch.setattr(store, "scrub", scrub)
+    town = await Town.founded(store, tmp_path)
+    async with town.site:
+        await town.ask()
+    if old == "ended secrets":
+        async with store.transaction() as session:
+            await drivers.invite(session, town.driver, "command", NOW - timedelta(days=20))
+    days = 31 if old == "evidence" else 0
+    await retain(store, Retention(), "retention", town.now + timedelta(days=days))
+    assert scrubbed == [old == "evidence"]
+    await retain(store, Retention(), "retention", town.now + timedelta(days=days), scrub=True)
+    assert scrubbed == [old == "evidence", True], "as after one that failed"
 
 
 async def _removed_building(town):

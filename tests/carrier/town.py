@@ -166,7 +166,7 @@ class Town:
                 new_id(Prefix.REQUEST),
                 self.driver,
                 self.device,
-                AssertionFacts(True, True, True, True, True),
+                AssertionFacts(True, True, True),
                 self.stop,
                 self.site.door.id,
                 Fix(*NEAR, 8.0, self.now - timedelta(seconds=3)),

@@ -905,7 +905,7 @@ async def test_where_nobody_opens_by_hand_a_token_still_does(tmp_path):
 
 # ---- PINs ----
 
-PIN = {"pin": Pin(b"salt", b"salt" + b"2580")}
+PIN = {"pin": Pin(b"salt", b"salt" + b"25801470")}
 
 
 @pytest.mark.parametrize("who", [ANN, BOB, ROBOT], ids=["administrator", "user", "automation"])
@@ -916,13 +916,13 @@ async def test_a_door_with_a_pin_opens_to_whoever_types_it(tmp_path, quick_pins,
             ("", Code.PIN_MISSING),
             ("2581", Code.PIN_WRONG),
             ("no digits", Code.PIN_WRONG),
-            ("2580", Code.GRANTED),
+            ("25801470", Code.GRANTED),
         ]:
             assert (await by_hand(site, who, pin=typed)).code is code
         assert site.pulses == 1
         await site.controller.recorded()
         assert refusals(site.events) == [Code.PIN_MISSING] * 2 + [Code.PIN_WRONG] * 2
-    assert b"2580" not in site.all_bytes()
+    assert b"25801470" not in site.all_bytes()
     assert b"2581" not in site.all_bytes()
 
 
@@ -930,12 +930,12 @@ async def test_too_many_wrong_pins_have_to_wait_and_the_right_one_too(tmp_path, 
     async with Site(tmp_path / "journal.db", setup=PIN) as site:
         for _ in range(PIN_TRIES):
             assert (await by_hand(site, BOB, pin="0000")).code is Code.PIN_WRONG
-        assert (await by_hand(site, BOB, pin="2580")).code is Code.PIN_LOCKED
+        assert (await by_hand(site, BOB, pin="25801470")).code is Code.PIN_LOCKED
         assert len(quick_pins) == PIN_TRIES, "it was not even looked at"
-        assert (await by_hand(site, ANN, pin="2580")).granted, "nobody locks anybody else out"
+        assert (await by_hand(site, ANN, pin="25801470")).granted, "nobody locks anybody else out"
         assert (await site.present(site.token())).granted
         site.clock.advance(PIN_AGAIN)
-        assert (await by_hand(site, BOB, pin="2580")).granted
+        assert (await by_hand(site, BOB, pin="25801470")).granted
 
 
 async def test_who_knows_the_pin_never_has_to_wait(tmp_path, quick_pins):
@@ -943,7 +943,7 @@ async def test_who_knows_the_pin_never_has_to_wait(tmp_path, quick_pins):
         for _ in range(PIN_TRIES - 1):
             assert (await by_hand(site, BOB, pin="0000")).code is Code.PIN_WRONG
         for _ in range(3 * PIN_TRIES):
-            assert (await by_hand(site, BOB, pin="2580")).granted
+            assert (await by_hand(site, BOB, pin="25801470")).granted
 
 
 async def test_many_wrong_pins_at_once_are_not_all_looked_at(tmp_path, quick_pins):
@@ -984,7 +984,7 @@ async def test_a_door_that_goes_away_while_a_pin_is_looked_at_opens_to_nobody(tm
 
         monkeypatch.setattr(pin, "_digest", digest)
         code = Code.STOPPING if what == "ends" else Code.WRONG_DOOR
-        assert (await by_hand(site, BOB, pin="2580")).code is code
+        assert (await by_hand(site, BOB, pin="25801470")).code is code
         assert site.pulses == 0
 
 

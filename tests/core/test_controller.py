@@ -189,6 +189,21 @@ async def test_who_has_waited_too_long_is_not_let_in(site):
     assert (await site.present(text)).granted
 
 
+async def test_who_has_gone_before_the_spend_burns_nothing_and_who_goes_later_stops_nothing(site):
+    text, gone = site.token(), []
+
+    def present():
+        return site.controller.present(text, site.carrier.principal, is_wanted=lambda: not gone)
+
+    site.strike.at(Moment.REACHED, lambda: gone.append("before"))
+    assert (await present()).code is Code.LATE
+    gone.clear()
+    site.strike.at(Moment.REACHED, lambda: None)
+    site.strike.at(Moment.TOLD, lambda: gone.append("after"))
+    assert (await present()).granted
+    assert (gone, site.pulses) == (["after"], 1)
+
+
 async def test_a_commit_that_stalls_burns_the_token_and_moves_nothing(tmp_path):
     async with Site(tmp_path / "journal.db", device_timed=False) as site:
         database = site.journal._writer.db

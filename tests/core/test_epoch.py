@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vestibule_core.cosignature import cosign
 from vestibule_core.epoch import Epoch, read_head, split_name
 from vestibule_core.note import NoteError, SignerKey
 
@@ -42,6 +43,16 @@ def test_a_checkpoint_of_any_epoch_is_read_by_the_controllers_key():
     assert (first.epoch, first.size) == (Epoch(), 7)
     assert (later.epoch, later.words) == (Epoch(1, 5), f"{BASE}/epoch/1/5 7 {ROOT}")
     assert read_head(note(), [KEY.renamed(f"{BASE}/epoch/1/5").verifier]).epoch == Epoch(), "and by a later name of it"
+
+
+def test_of_all_who_signed_a_checkpoint_only_its_controller_stays():
+    bare = note()
+    stranger = STRANGER.renamed("stranger")
+    for crowd in (cosign(stranger, bare, 7), cosign(stranger, cosign(KEY, bare, 7), 8)):
+        assert read_head(crowd, [KEY.verifier]).note == bare
+    text, signature = bare.split("\n\n")
+    first = stranger.sign(f"{text}\n").split("\n\n")[1]
+    assert read_head(f"{text}\n\n{first}{signature}{signature}", [KEY.verifier]).note == bare
 
 
 def test_a_checkpoint_that_somebody_else_has_signed_is_refused():

@@ -8,12 +8,13 @@ import logging
 import sqlite3
 import stat
 import threading
-import time
 import traceback
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.simulated import IDENTITY, open_journal, read_journal, some_doors
 from vestibule_core import journal as journal_module
@@ -34,7 +35,7 @@ from vestibule_core.journal import COPIED, Acceptances, Accepted, Journal, Spend
 from vestibule_core.leaf import MAX_PERSON
 from vestibule_core.merkle import Tree
 from vestibule_core.model import AccessEvent, Code, EventName, Means, issuer
-from vestibule_core.schema import SCHEMA_VERSION
+from vestibule_core.schema import LONGEST, LONGEST_VALUE, SCHEMA_VERSION
 from vestibule_core.writer import NOTED_BACK, noted_release
 
 DOOR, OTHER_DOOR = (door.id for door in some_doors(2))
@@ -820,8 +821,14 @@ async def test_nobody_at_a_door_waits_for_more_than_one_reader(journal):
     await last
     assert done == ["written", 0, 1, 2, 3, 4]
     with writer_at_rest(journal):
-        first = journal._read(lambda _: journal._loop.call_soon_threadsafe(journal._submit, note) and time.sleep(0.1))
-        note = lambda _: done.append("written")  # noqa: E731 - comes while the first reads
+        submitted = threading.Event()
+
+        def write():
+            journal._submit(lambda _: done.append("written"))
+            submitted.set()
+
+        # It comes while the first one reads.
+        first = journal._read(lambda _: journal._loop.call_soon_threadsafe(write) and submitted.wait(10))
         last = journal._read(lambda _: done.append(5))
     await asyncio.gather(first, last)
     assert done[-2:] == ["written", 5]
@@ -956,6 +963,49 @@ async def test_a_person_of_whom_too_much_is_said_harms_no_neighbour(journal):
         journal.append(event(1), {"user": "x" * MAX_PERSON}), journal.append(event(2)), return_exceptions=True
     )
     assert [type(outcome).__name__ for outcome in outcomes] == ["ValueError", "AccessEvent"]
+
+
+@pytest.mark.parametrize("length", [LONGEST_VALUE + 1, LONGEST, 10 * LONGEST])
+async def test_an_entry_that_is_too_long_for_a_row_harms_no_neighbour(journal, length):
+    """SQLite would fail the whole commit, and the store would be closed for good."""
+    outcomes = await asyncio.gather(
+        journal.append(replace(event(1), code="x" * length)), journal.append(event(2)), return_exceptions=True
+    )
+    assert [type(outcome).__name__ for outcome in outcomes] == ["ValueError", "AccessEvent"]
+    assert outcomes[-1].sequence == 1
+
+
+LONG = st.tuples(st.sampled_from(["x", "é", "\N{DOOR}", '"\n']), st.integers(0, 3 * LONGEST)).map(
+    lambda of: of[0] * (of[1] // len(of[0]))
+)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(["books:a", "books:ab", "books:a:b"]), LONG | st.none()), max_size=6))
+async def test_notes_of_any_length_are_kept_as_they_were_written_last(tmp_path_factory, written):
+    path = tmp_path_factory.mktemp("notes") / "journal.db"
+    for name, text in written:
+        journal = open_journal(path)
+        journal.start(lambda _: None)
+        await journal.note({name: "soon replaced" * 10_000})
+        await journal.note({name: text})
+        journal.close()
+    journal = open_journal(path)
+    assert journal.notes() == {name: text for name, text in dict(written).items() if text is not None}
+    journal.close()
+
+
+async def test_a_long_note_that_is_not_committed_leaves_the_one_before_whole(journal, path):
+    old = "old" * LONGEST
+    await journal.note({"books": old})
+    short = journal._submit(lambda writer: [writer.note({"books": "short"}), 1 / 0])
+    with pytest.raises(ZeroDivisionError):
+        await short
+    await journal.note({"others": "o"})
+    journal.close()
+    again = open_journal(path)
+    assert again.notes() == {"books": old, "others": "o"}
+    again.close()
 
 
 # ---- a store that fails ----
@@ -1106,6 +1156,13 @@ async def test_what_was_accepted_is_read_once_and_in_order(journal):
     rest = await journal.accepted(ISSUER, first.upto)
     assert [each.jti for each in rest.spends] == ["jti-3", "jti-4"]
     assert await journal.accepted(ISSUER, rest.upto) == Acceptances(rest.upto, ())
+
+
+async def test_how_far_the_journal_is_takes_no_reading_of_what_was_accepted(journal):
+    assert await journal.accepted_upto() == 0
+    for number in range(3):
+        await spend(journal, number)
+    assert await journal.accepted_upto() == (await journal.accepted(ISSUER, 0)).upto == 3
 
 
 async def test_a_journal_that_was_replaced_by_an_older_one_is_read_again(journal):

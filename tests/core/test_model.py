@@ -158,6 +158,7 @@ def test_event_names_are_what_the_journal_and_automations_have_come_to_know():
         "clock_confirmed",
         "journal_restored",
         "restore_confirmed",
+        "key_confirmed",
         "journal_disputed",
         "epoch_begun",
         "witness_refused",

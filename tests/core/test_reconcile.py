@@ -135,6 +135,22 @@ def test_a_list_that_has_it_after_all_ends_the_alarm():
     assert not reconcile.look(state, LISTED + LOCK_AFTER).locked_out
 
 
+def test_a_link_that_is_taken_away_and_made_again_is_no_way_round_the_lists():
+    left = accepted(listed(accepted(begun(), 1, 666), 1), (2, at(MONDAY + DAY)))
+    again = reconcile.resume(left, 77, LISTED + 60)
+    assert (again.upto, again.missing, again.waiting) == (77, left.missing, left.waiting)
+    assert alarms(again) == {Alarm.NEVER_ISSUED}
+    assert reconcile.questions(again, LISTED + 60)[1] == (MONDAY,), "asked for at once, whenever it was before"
+    assert reconcile.look(again, LISTED + LOCK_AFTER).locked_out, "the day goes on from where it was"
+    assert not reconcile.look(listed(again, 1, 666, issued_at=LISTED + 3600), LISTED + LOCK_AFTER).locked_out
+
+
+def test_a_new_link_has_two_days_for_its_first_list_however_long_there_was_none():
+    again = reconcile.resume(accepted(begun(), 1), 77, NOW + 30 * LIST_WITHIN)
+    assert alarms(again, NOW + 31 * LIST_WITHIN - 1) == frozenset()
+    assert alarms(again, NOW + 31 * LIST_WITHIN) == {Alarm.NO_LIST}
+
+
 def test_a_list_that_comes_after_the_lock_out_does_not_end_it():
     state = reconcile.look(listed(accepted(begun(), 1)), LISTED + LOCK_AFTER)
     assert listed(state, 1, issued_at=LISTED + LOCK_AFTER).locked_out

@@ -4,17 +4,19 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.simulated import IDENTITY, open_journal, some_doors
 from vestibule_core import receipts, witness
+from vestibule_core.cosignature import cosign
 from vestibule_core.epoch import Epoch, Head, read_head
 from vestibule_core.errors import Refused
 from vestibule_core.evidence import RUN
 from vestibule_core.merkle import Tree
 from vestibule_core.model import AccessEvent, Code, EventName
-from vestibule_core.note import Checkpoint, NoteError
+from vestibule_core.note import Checkpoint, NoteError, SignerKey
 from vestibule_core.proof import EntryProof
 from vestibule_core.witness import Finding, Grown, Look, look
 from vestibule_core.writer import SPARSE
@@ -284,41 +286,67 @@ async def test_an_entry_that_is_refused_in_the_same_commit_leaves_no_epoch(log):
 async def test_row_68_a_larger_receipt_disputes_the_journal_and_a_forged_one_does_not(log, other):
     await log.add(3)
     await other.add(3)
-    assert not await receipts.is_disputed_by(log.journal, (await log.head()).note)
+    assert await receipts.disputed_by(log.journal, (await log.head()).note) is None
     await other.add(2)
     larger = (await other.head()).note
-    assert await receipts.is_disputed_by(log.journal, larger)
+    assert await receipts.disputed_by(log.journal, larger) is not None
     with pytest.raises(NoteError):
-        await receipts.is_disputed_by(log.journal, larger.replace("\n5\n", "\n9\n", 1))
+        await receipts.disputed_by(log.journal, larger.replace("\n5\n", "\n9\n", 1))
+
+
+async def test_a_receipt_is_the_same_one_whatever_was_written_under_it(log, other):
+    """Else whoever holds one could bring it in so many spellings that no other one is taken note of."""
+    await log.add(1)
+    await other.add(2)
+    bare = (await other.head()).note
+    strangers = bare
+    for number in range(1, 16):
+        stranger = SignerKey(f"{number}\N{GRINNING FACE}", Ed25519PrivateKey.from_private_bytes(bytes([number] * 32)))
+        strangers = cosign(stranger, strangers, number)
+    assert await receipts.disputed_by(log.journal, strangers) == bare
+
+
+async def test_what_a_controller_shows_after_a_start_has_no_lines_of_its_witnesses(log, tmp_path):
+    """Its file has them. Cosigned whole at each of sixteen starts, the note would be full."""
+    house = SignerKey("vestibule/house", Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33))))
+    await log.add(3)
+    bare = log.journal.checkpoint
+    for start in range(20):
+        shown = await log.grown()
+        assert shown.note == bare
+        await log.journal.cosigned(cosign(house, shown.note, start))
+        await asyncio.to_thread(log.journal.close)
+        await log.__aenter__()
+        assert log.journal.checkpoint == cosign(house, bare, start)
 
 
 async def test_a_receipt_of_another_history_disputes_the_journal(log, other):
     await log.add(5)
     await other.add(3, at=1.7e9)
-    assert await receipts.is_disputed_by(log.journal, (await other.head()).note)
+    assert await receipts.disputed_by(log.journal, (await other.head()).note) is not None
 
 
 async def test_any_receipt_disputes_an_empty_journal_but_an_empty_one(log, other):
     await other.add(1)
     with pytest.raises(NoteError):  # it has signed nothing: so far nobody can say who it is
-        await receipts.is_disputed_by(log.journal, "nothing")
-    assert await receipts.is_disputed_by(log.journal, (await other.head()).note)
+        await receipts.disputed_by(log.journal, "nothing")
+    assert await receipts.disputed_by(log.journal, (await other.head()).note) is not None
 
 
 async def test_what_was_lost_before_the_epoch_is_not_disputed_again(log, other):
     await other.add(9, at=1.7e9)
     lost = (await other.head()).note
     await log.add(3)
-    assert await receipts.is_disputed_by(log.journal, lost)
+    assert await receipts.disputed_by(log.journal, lost) is not None
     await log.begin_epoch(lost)
-    assert not await receipts.is_disputed_by(log.journal, lost)
+    assert await receipts.disputed_by(log.journal, lost) is None
 
 
 async def test_a_receipt_of_a_later_epoch_disputes_the_journal(log, other):
     await log.add(9)
     await other.add(1)
     await other.begin_epoch()
-    assert await receipts.is_disputed_by(log.journal, (await other.head()).note)
+    assert await receipts.disputed_by(log.journal, (await other.head()).note) is not None
 
 
 # ---- the text ----

@@ -11,14 +11,16 @@ import asyncio
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
+from carrier import alarms
 from scripts.demo_home.browser import CHROMIUM, PhoneWindow, chromium, phone_page
 from scripts.demo_home.home import free_port
 from tests.carrier.served import FAR, PLACE, Served
@@ -250,11 +252,270 @@ def test_a_line_that_breaks_leads_to_the_outcome_and_not_to_a_second_request(dri
     driver.press("Open: Gate")
     expect(driver.page.locator(".steps li.yes")).to_have_count(4)
     driver.cloud.cut_every_line()
-    expect(driver.page.get_by_text("Connection lost. Asking what happened …")).to_be_visible()
+    expect(driver.page.get_by_text("No answer yet. Asking what happened …")).to_be_visible()
 
     arrive()
     driver.sees_heading("The door is released")
     assert driver.cloud.served.site.pulses == 1
+
+
+def test_a_proxy_that_gives_up_leads_to_the_outcome_as_well(driver: Driver) -> None:
+    """Its 502 says nothing about the door: the request has arrived, and the cloud decides it to its end."""
+    driver.set_up()
+    asked: list[str] = []
+
+    def give_up(route: Route) -> None:
+        asked.append(route.request.method)
+        if len(asked) == 1:
+            route.fetch()  # it arrives, and is answered
+        if len(asked) <= 3:
+            route.fulfill(status=(502, 503, 429)[len(asked) - 1], json={"error": "unavailable"})
+        else:
+            route.continue_()
+
+    driver.page.route("**/driver/requests/req:*", give_up)
+    driver.press("Open: Gate")
+    driver.sees_heading("The door is released")
+    assert asked == ["POST", "GET", "GET", "GET"]
+    driver.complaints.clear()  # the browser's own, of the proxy
+    assert driver.cloud.served.site.pulses == 1
+
+
+def test_a_cloud_that_cannot_answer_says_so_at_once_and_may_be_asked_again(driver: Driver) -> None:
+    """It looked at nothing: no door is taken by it, and nobody waits for an outcome."""
+    driver.set_up()
+    asked: list[str] = []
+
+    def turn_away(route: Route) -> None:
+        asked.append(route.request.method)
+        if len(asked) == 1:
+            route.fulfill(status=503, json={"error": "unavailable"})
+        else:
+            route.continue_()
+
+    driver.page.route("**/driver/requests/req:*", turn_away)
+    driver.press("Open: Gate")
+    driver.sees_heading("The cloud cannot answer now")
+    assert asked == ["POST"]
+    driver.complaints.clear()
+    driver.press("Try again")
+    driver.sees_heading("The door is released")
+    assert driver.cloud.served.site.pulses == 1
+
+
+def test_a_line_that_falls_silent_leads_to_the_outcome(driver: Driver) -> None:
+    """No radio tells a phone in a lift that its line is dead: 25 s without a word are taken for that."""
+    driver.page.clock.install()
+    driver.set_up()
+    arrive = driver.cloud.hold_the_strike()
+    driver.press("Open: Gate")
+    expect(driver.page.locator(".steps li.yes")).to_have_count(4)
+    driver.page.clock.fast_forward(26_000)
+    driver.sees("No answer yet. Asking what happened …")
+    driver.take_picture("18-asking-what-happened")
+
+    arrive()
+    driver.sees_heading("The door is released")
+    assert driver.cloud.served.site.pulses == 1
+
+
+def test_a_confirmation_that_nobody_answers_leaves_nobody_waiting(driver: Driver) -> None:
+    driver.page.clock.install()
+    driver.set_up()
+    driver.page.route("**/driver/requests/req:*", lambda _: None)
+    driver.press("Open: Gate")
+    expect(driver.page.get_by_role("status").filter(has_text="Checking …")).to_be_visible()
+    driver.page.clock.fast_forward(26_000)
+    driver.sees("No answer yet. Asking what happened …")
+    with driver.page.expect_request("**/driver/requests/req:*"):
+        driver.page.clock.fast_forward(45_000)
+    driver.page.clock.fast_forward(16_000)
+    driver.sees_heading("We do not know whether it opened")
+    assert driver.step("You") == "Not known"
+    driver.take_picture("19-unheard")
+    driver.page.unroute("**/driver/requests/req:*")
+    driver.press("Back to today's stops")
+    driver.sees_heading("Today's stops")
+
+
+def test_a_cloud_that_says_nothing_at_all_is_no_connection(driver: Driver) -> None:
+    driver.page.clock.install()
+    driver.set_up()
+    driver.page.route("**/driver/**", lambda _: None)
+    driver.press("Refresh")
+    driver.page.clock.fast_forward(16_000)
+    driver.sees_heading("No connection")
+    driver.take_picture("20-no-connection")
+    driver.page.unroute("**/driver/**")
+    driver.press("Try again")
+    driver.sees_heading("Today's stops")
+
+
+def test_a_confirmation_that_the_browser_sends_twice_is_not_called_too_late(driver: Driver) -> None:
+    """As it does if a connection that it kept was reset before any answer: the second time, it is used already."""
+    driver.set_up()
+
+    def send_twice(route: Route) -> None:
+        if route.request.method == "POST":
+            route.fetch()
+        route.continue_()
+
+    driver.page.route("**/driver/requests/req:*", send_twice)
+    driver.press("Open: Gate")
+    driver.sees_heading("The door is released")
+    assert driver.cloud.served.site.pulses == 1
+
+
+def test_a_confirmation_that_comes_too_late_says_so_and_may_be_given_again(driver: Driver) -> None:
+    driver.set_up()
+
+    def sleep(route: Route) -> None:
+        if route.request.method == "POST":
+            driver.cloud.served.advance(minutes=3)
+        route.continue_()
+
+    driver.page.route("**/driver/requests/req:*", sleep)
+    driver.press("Open: Gate")
+    driver.sees("No answer yet. Asking what happened …")
+    driver.sees_heading("That took too long")
+    driver.sees("Nothing was opened. Try again.")
+    expect(driver.page.get_by_role("button", name="Try again")).to_be_visible()
+    assert driver.cloud.served.site.pulses == 0
+
+
+def test_a_line_that_is_lost_after_it_was_not_there_yet_is_unknown(driver: Driver) -> None:
+    """Once, the cloud did not know the request; it may know it since, and the door may be open."""
+    driver.page.clock.install()
+    driver.set_up()
+    asked: list[Route] = []
+
+    def lose(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 2:
+            route.continue_()
+            return
+        if len(asked) == 3:
+            asked[0].fetch()  # it arrives only now
+        route.abort()
+
+    driver.page.route("**/driver/requests/req:*", lose)
+    driver.press("Open: Gate")
+    driver.sees("No answer yet. Asking what happened …")
+    while len(asked) < 4:
+        driver.page.wait_for_timeout(100)
+    driver.page.clock.fast_forward(45_000)
+    driver.sees_heading("We do not know whether it opened")
+    assert driver.cloud.served.site.pulses == 1
+
+
+def test_a_confirmation_that_never_arrived_says_so(driver: Driver) -> None:
+    driver.page.clock.install()
+    driver.set_up()
+    driver.page.route(
+        "**/driver/requests/req:*",
+        lambda route: route.abort() if route.request.method == "POST" else route.continue_(),
+    )
+    driver.press("Open: Gate")
+    driver.sees("No answer yet. Asking what happened …")
+    driver.page.clock.fast_forward(45_000)
+    driver.sees_heading("Your confirmation did not arrive")
+    driver.take_picture("21-unsent")
+    driver.page.unroute("**/driver/requests/req:*")
+    assert driver.cloud.served.site.pulses == 0
+
+
+FAILS = """([how, name]) => {
+  const works = navigator.credentials[how].bind(navigator.credentials);
+  window.active = [];
+  navigator.credentials[how] = async (options) => {
+    window.active.push(navigator.userActivation.isActive);
+    if (window.active.length > 1) return works(options);
+    throw new DOMException("", name);
+  };
+}"""
+"""Let the phone's passkeys fail once."""
+
+
+@pytest.mark.parametrize("failure", ["NotReadableError", "UnknownError", "OperationError"])
+def test_a_phone_whose_passkeys_fail_leaves_nobody_without_a_button(driver: Driver, failure: str) -> None:
+    driver.page.goto(driver.cloud.link())
+    driver.page.evaluate(FAILS, ["create", failure])
+    driver.press("Set up this phone")
+    driver.sees_heading("You did not confirm")
+    driver.press("Set up this phone")
+    driver.sees_heading("Today's stops")
+
+    driver.page.evaluate(FAILS, ["get", failure])
+    driver.press("Open: Gate")
+    driver.sees_heading("You did not confirm")
+    driver.take_picture("22-passkeys-fail")
+    driver.press("Try again")
+    driver.sees_heading("The door is released")
+
+    driver.press("Back to today's stops")
+    driver.press("Sign out")
+    driver.page.evaluate(FAILS, ["get", failure])
+    driver.press("Sign in with passkey")
+    driver.sees_heading("You did not confirm")
+    driver.press("Sign in with passkey")
+    driver.sees_heading("Linden Court")
+
+
+def test_a_phone_that_wants_a_finger_first_is_asked_at_once_for_what_was_asked_already(driver: Driver) -> None:
+    """A phone may ask for a passkey only right after a finger, and it takes seconds to find where it is."""
+    driver.set_up()
+    driver.page.evaluate(FAILS, ["get", "NotAllowedError"])
+    driver.press("Open: Gate")
+    driver.sees_heading("You did not confirm")
+    driver.page.context.set_geolocation(None)
+    driver.press("Try again")
+    driver.sees_heading("The door is released")
+    assert driver.page.evaluate("window.active[1]")
+    assert [url for url in driver.asked_for if url.endswith("/driver/requests")] == [
+        f"{driver.cloud.origin}/driver/requests"
+    ]
+
+
+def test_a_phone_that_comes_back_to_it_later_says_anew_where_it_is(driver: Driver) -> None:
+    driver.page.clock.install()
+    driver.set_up()
+    driver.page.evaluate(FAILS, ["get", "NotAllowedError"])
+    driver.press("Open: Gate")
+    driver.sees_heading("You did not confirm")
+    now = time.time()
+    driver.page.clock.set_system_time(now + 30)
+    driver.press("Try again")
+    driver.sees("Looking for your position …")
+    driver.page.clock.set_system_time(now)
+    driver.is_at((PLACE[0] + 0.00001, PLACE[1]))
+    driver.sees_heading("The door is released")
+    assert len([url for url in driver.asked_for if url.endswith("/driver/requests")]) == 2
+
+
+def test_a_phone_that_is_set_up_already_may_sign_in(driver: Driver) -> None:
+    driver.set_up()
+    driver.page.goto("about:blank")
+    driver.page.goto(driver.cloud.link())
+    driver.press("Set up this phone")
+    driver.sees_heading("This phone is set up already")
+    driver.take_picture("23-set-up-already")
+    driver.press("Sign in with passkey")
+    driver.sees_heading("Linden Court")
+    assert "#" not in driver.page.url, "to load it again does not begin to set it up"
+
+
+def test_a_building_that_takes_no_deliveries_now_gives_the_door_back(driver: Driver) -> None:
+    driver.set_up()
+    site, ann = driver.cloud.served.site, Actor("ann-1", "Ann", is_admin=True)
+    driver.cloud.do(site.controller.by_hand.set_deliveries(site.door.id, False, ann))
+    driver.press("Open: Gate")
+    driver.sees_heading("The building refused")
+    driver.sees("The building takes no deliveries at the moment. Call your dispatcher.")
+    driver.sees("Nothing was opened. You can try once more: in a minute, or when your dispatcher says so.")
+    driver.take_picture("24-building-refused-for-now")
+    driver.cloud.do(site.controller.by_hand.set_deliveries(site.door.id, True, ann))
+    driver.press("Try again")
+    driver.sees_heading("The door is released")
 
 
 def test_a_driver_signs_out_and_in_again(driver: Driver) -> None:
@@ -434,3 +695,70 @@ def test_a_dispatcher_sees_alarms_marks_them_as_seen_and_sees_who_is_not_connect
     expect(alarms).to_be_hidden()
     window.close()
     assert complaints == []
+
+
+@pytest.fixture
+def dispatcher(cloud: Cloud, browser: Browser) -> Iterator[Page]:
+    """Somebody in front of the dispatcher's page, whose clock the test may turn."""
+    window = browser.new_context(viewport={"width": 1300, "height": 700}, locale="en-GB")
+    expect.set_options(timeout=PATIENCE * 1000)
+    page = window.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.clock.install()
+    page.goto(f"{cloud.origin}/dispatch")
+    page.get_by_label("API key").fill(cloud.served.key)
+    yield page
+    window.close()
+    assert complaints == []
+
+
+def test_a_dispatcher_sees_how_many_alarms_are_not_written_down_one_by_one(
+    dispatcher: Page, cloud: Cloud, pictures: Path
+) -> None:
+    async def raise_many() -> None:
+        for number in range(alarms.MOST + 3):
+            await cloud.served.alarm(f"{number:022}")
+
+    cloud.do(raise_many())
+    dispatcher.get_by_role("button", name="Follow").click()
+    listed = dispatcher.get_by_role("region", name="Alarms").get_by_role("listitem")
+    expect(listed).to_have_count(alarms.MOST + 1)
+    expect(listed.first).to_contain_text("Linden Court, more of these, told 3 times")
+    dispatcher.screenshot(path=pictures / "25-dispatcher-more-alarms.png")
+
+
+def test_a_dispatcher_is_not_told_of_a_connection_before_there_is_one(dispatcher: Page) -> None:
+    dispatcher.route("**/v1/decisions/live", lambda _: None)
+    dispatcher.get_by_role("button", name="Follow").click()
+    state = dispatcher.locator("#state")
+    expect(state).to_have_text("Connecting …")
+    dispatcher.clock.fast_forward(41_000)
+    expect(state).to_have_text("No connection. Trying again …")
+    dispatcher.unroute("**/v1/decisions/live")
+    dispatcher.clock.fast_forward(41_000)
+    expect(state).to_have_text("Connected. What comes is shown at once.")
+
+
+def test_a_dispatchers_line_that_falls_silent_is_no_connection(dispatcher: Page) -> None:
+    """The cloud says something every 15 s: after 40 s without a word, nobody is there any more."""
+    dispatcher.get_by_role("button", name="Follow").click()
+    state = dispatcher.locator("#state")
+    expect(state).to_have_text("Connected. What comes is shown at once.")
+    dispatcher.route("**/v1/decisions/live", lambda _: None)
+    dispatcher.clock.fast_forward(41_000)
+    expect(state).to_have_text("No connection. Trying again …")
+
+
+def test_a_dispatcher_is_told_if_alarms_and_buildings_are_not_those_of_now(dispatcher: Page, pictures: Path) -> None:
+    dispatcher.get_by_role("button", name="Follow").click()
+    buildings = dispatcher.get_by_role("region", name="Buildings")
+    expect(buildings).to_contain_text("0 of 1 connected.")
+    dispatcher.route("**/v1/buildings", lambda route: route.abort())
+    dispatcher.clock.fast_forward(16_000)
+    expect(buildings).to_contain_text("No answer: the alarms and buildings shown here are old.")
+    dispatcher.screenshot(path=pictures / "26-dispatcher-not-of-now.png")
+    dispatcher.unroute("**/v1/buildings")
+    dispatcher.clock.fast_forward(16_000)
+    expect(buildings).to_contain_text("0 of 1 connected.")
+    expect(buildings).not_to_contain_text("No answer")

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.gateway.at_work import Gateway
+from tests.gateway.process import network, write_config
 from tests.simulated import Carrier
 
 
@@ -22,6 +23,19 @@ async def admin(gateway):
 @pytest.fixture
 def carrier():
     return Carrier()
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The configuration of a gateway in a process of its own, which does not run yet."""
+    return write_config(tmp_path)
+
+
+@pytest.fixture
+async def session():
+    """What its clients ask with."""
+    async with network() as session:
+        yield session
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from typing import Any
 
 from gateway.app import at_work
 from gateway.config import read_config
-from tests.gateway.process import free_port, network
+from scripts.demo_home.home import free_port
+from tests.gateway.process import network
 from tests.simulated import Carrier
 from vestibule_core.api import client
 from vestibule_core.api.client import GatewayClient

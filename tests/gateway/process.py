@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
+import shlex
 import signal
-import socket
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
 import aiohttp
 
+from scripts.demo_home.home import free_port
 from vestibule_core.api import client
 from vestibule_core.api.client import GatewayClient, Paired
 from vestibule_core.errors import NotPaired, PairingFailed
@@ -42,14 +42,6 @@ name = "Yard"
 access_time = 0.5
 relay = {{ board = "b", channel = 2 }}
 """
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at, and that the system gives to nobody by itself meanwhile."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def write_config(folder: Path, more: str = "", *, announce: bool = False) -> Path:
@@ -81,6 +73,11 @@ class Command:
                 env=os.environ | (env or {}),
             )
         )
+
+    @staticmethod
+    def line(*arguments: object) -> str:
+        """Return what a shell would be told."""
+        return shlex.join([*PROGRAM, *map(str, arguments)])
 
     async def until(self, word: str) -> str:
         """Return the line in which ``word`` is said."""

@@ -10,7 +10,7 @@ from asyncio import sslproto
 
 import pytest
 
-from gateway import limits, server
+from gateway import limits
 from gateway.limits import Guest, Listener, Places, Rates, _everywhere, network
 from tests.gateway.at_work import Gateway, put_request, raw_connection
 from tests.simulated import Carrier
@@ -295,7 +295,7 @@ async def test_chunks_without_an_end_are_cut_off(gateway, admin, monkeypatch):
 
 
 async def test_chunks_that_come_drop_by_drop_are_not_waited_for(gateway, admin, monkeypatch):
-    monkeypatch.setattr(server, "BODY_DEADLINE", 0.3)
+    monkeypatch.setattr("vestibule_core.api.body.DEADLINE", 0.3)
     monkeypatch.setattr(limits, "LINGER", 0.1)
     async with raw_connection(gateway) as (reader, writer):
         head = f"PUT /v1/policy HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {admin.token}\r\n"
@@ -322,7 +322,7 @@ async def until_closed(reader):
 
 
 async def test_chunks_that_are_none_are_turned_away(gateway, admin, monkeypatch):
-    monkeypatch.setattr(server, "BODY_DEADLINE", 0.3)
+    monkeypatch.setattr("vestibule_core.api.body.DEADLINE", 0.3)
     async with raw_connection(gateway) as (reader, writer):
         head = f"PUT /v1/policy HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {admin.token}\r\n"
         writer.write(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())

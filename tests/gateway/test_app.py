@@ -17,10 +17,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from gateway import systemd
 from gateway.app import Gateway, at_work
 from gateway.config import read_config
 from gateway.relay.memory import MemoryBoard
-from tests.gateway.process import Command, command, gateway_process, network, write_config
+from tests.gateway.process import Command, command, gateway_process, write_config
 from tests.simulated import Carrier
 from vestibule_core.api.client import GatewayClient, Paired, pair
 from vestibule_core.api.messages import Operation
@@ -31,12 +32,6 @@ from vestibule_core.journal import Spend
 from vestibule_core.model import AccessEvent, Actor, Code, DoorMode, EventName, Issuer, Means, Sense, Word
 
 ANN = Actor("1", "Ann", is_admin=True)
-
-
-@pytest.fixture
-async def session() -> AsyncGenerator[aiohttp.ClientSession]:
-    async with network() as session:
-        yield session
 
 
 async def carrier_of(client: GatewayClient) -> Carrier:
@@ -251,6 +246,17 @@ async def test_systemd_hears_when_it_is_ready_that_it_works_and_that_it_stops(tm
         assert heard == b"STOPPING=1"
 
 
+def test_systemd_that_does_not_read_holds_nothing_up(tmp_path, monkeypatch):
+    """Whoever tells it is the event loop: a door would wait."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        told = threading.Thread(target=lambda: [systemd.tell("WATCHDOG=1") for _ in range(1000)], daemon=True)
+        told.start()
+        told.join(10)
+        assert not told.is_alive()
+
+
 # ---- in this process, with hands on the board ----
 
 MORE = """
@@ -337,6 +343,21 @@ async def test_outputs_are_at_their_locked_level_after_a_stop(tmp_path):
     assert not board.channel(2).is_on
 
 
+async def test_boards_are_let_go_of_all_at_once(tmp_path, monkeypatch):
+    """Each that is dead takes its time, and systemd waits for half a minute; the journal is closed last."""
+    stop, stopping = MemoryBoard.stop, asyncio.Barrier(3)
+
+    async def together(board):
+        async with asyncio.timeout(3):
+            await stopping.wait()
+        await stop(board)
+
+    monkeypatch.setattr(MemoryBoard, "stop", together)
+    more = '[board.c]\nkind = "memory"\n[board.d]\nkind = "memory"\n'
+    async with at_hand(tmp_path, more, fire=False):
+        pass
+
+
 async def test_what_sensors_say_reaches_the_door(tmp_path):
     more = (
         'contact = { board = "b", input = 1 }\nheld_open_time = 1\nrex = { board = "b", input = 2, inverted = true }\n'
@@ -363,9 +384,10 @@ async def test_a_journal_that_stands_still_is_not_called_alive(tmp_path, monkeyp
         hears = asyncio.get_running_loop().sock_recv
         async with at_hand(tmp_path) as (gateway, _), asyncio.timeout(20):
             assert await hears(listening, 100) == b"WATCHDOG=1"
-            goes_on = threading.Event()
+            stands_still, goes_on = threading.Event(), threading.Event()
 
             def stand_still() -> None:
+                stands_still.set()
                 goes_on.wait(10)
 
             def fail() -> None:
@@ -375,6 +397,7 @@ async def test_a_journal_that_stands_still_is_not_called_alive(tmp_path, monkeyp
             spend = Spend(Issuer("https://x.example"), "j", door, "n")
             event = AccessEvent(EventName.ACCESS_GRANTED, door, time.time(), Code.GRANTED)
             stalled = gateway.journal.spend(spend, event, {}, check_again=stand_still, spent=lambda: None, notes={})
+            await asyncio.to_thread(stands_still.wait, 10)
             await asyncio.sleep(0.3)
             while True:  # what was said before
                 try:

@@ -27,13 +27,16 @@ from tests.gateway.at_work import Caller, Gateway
 from tests.gateway.process import Command, GatewayProcess, command, gateway_process, network, write_config
 from tests.link_cloud import Key, LinkCloud, b64
 from tests.simulated import IDENTITY, Carrier, Clock, Moment, read_journal
+from vestibule_core import b64url
 from vestibule_core.api.policy import POLICY, Policy
 from vestibule_core.erasure import DAY
 from vestibule_core.errors import KeySetInvalid
+from vestibule_core.journal import Spend
 from vestibule_core.keys import KeyStatus, SigningKey
-from vestibule_core.link.client import LinkState
+from vestibule_core.link import client as link_client
 from vestibule_core.link.code import EnrolmentCode
-from vestibule_core.model import Code, Door, EventName, Issuer, read_clock
+from vestibule_core.link.standing import STOOD, TELL_AFTER, LinkState
+from vestibule_core.model import AccessEvent, Actor, Code, Door, EventName, Issuer, read_clock
 
 SWIFT = Issuer("https://swift.example")
 
@@ -254,6 +257,46 @@ async def test_check_and_status_say_when_a_link_is_down_and_why(tmp_path, cloud)
         answer = await client.unlock(carrier.doors[0].id, carrier.token(challenge.nonce))
         assert (answer.code, time.monotonic() - began < 1) == ("GRANTED", True)
     assert "carrier_link issuer=https://swift.example state=unreachable" in gateway.running.said
+
+
+async def test_a_link_that_is_cut_soon_after_each_hello_is_wrong_also_while_a_new_one_looks_well(
+    linked, cloud, monkeypatch
+):
+    ahead = 0.0
+    monkeypatch.setattr(link_client, "monotonic", lambda: time.monotonic() + ahead)
+    monkeypatch.setattr(link_client, "PAUSES", (0.05, 0.05))
+
+    def wrong() -> list[str]:
+        return linked.links.facts(SWIFT)["wrong"]
+
+    async def tried_again() -> None:
+        tries = len(cloud.connections)
+        await until(lambda: len(cloud.connections) > tries + 1)
+
+    cloud.end_with = 1000
+    await cloud.connections[-1].close()
+    await tried_again()
+    ahead += TELL_AFTER - 60
+    assert "no link has lasted" not in str(wrong())
+    await tried_again()
+    ahead += 60
+    told = (
+        "for 15 minutes no link has lasted: "
+        "each ends soon: does a proxy or a firewall on the way cut it? If none does, ask the carrier"
+    )
+    (said,) = wrong()
+    assert said.startswith(told)
+
+    cloud.end_with = None
+    tries = len(cloud.connections)
+    await cloud.linked(tries + 1)
+    await connected(linked)
+    assert wrong() == [told]
+    ahead += STOOD
+    standing = cloud.connections[-1]
+    await standing.say(type="ping")
+    await cloud.until(lambda: standing.pongs)
+    assert wrong() == []
 
 
 # ---- which doors ----
@@ -545,6 +588,22 @@ async def test_what_came_of_a_release_that_failed_is_told_honestly(linked, cloud
 # ---- reconciliation ----
 
 
+async def test_a_link_that_comes_up_during_a_look_asks_for_its_lists_at_once(gateway, admin, cloud, monkeypatch):
+    """Not when the next look is due: until then nobody would know of a stolen key."""
+    await gateway.allow(admin, swift())
+    look, looks = gateway.carriers.look, list[bool]()
+
+    async def slow(who: Issuer, *, asks: bool) -> tuple[date, ...]:
+        looks.append(asks)
+        await connected(gateway)
+        return await look(who, asks=asks)
+
+    monkeypatch.setattr(gateway.carriers, "look", slow)
+    await link(gateway, cloud)
+    await until(lambda: len(looks) > 1)
+    assert looks == [False, True]
+
+
 def issued(cloud: LinkCloud, *jtis: str, day: date | None = None, **members: Any) -> str:
     return cloud.issued(str(IDENTITY.verifier), list(jtis), day=day or today(), **members)
 
@@ -595,6 +654,21 @@ async def test_an_accepted_token_that_was_never_issued_alarms_and_locks_out_afte
     assert alarms(linked) == []
     assert (await cloud.deliver(linked.door.id))["word"] == "granted"
     assert linked.outcomes[-1] is not EventName.ACCESS_DENIED
+
+
+async def test_a_thief_is_not_hidden_by_how_many_tokens_were_accepted(linked, cloud):
+    """Row 70. The books of them all are longer than one row of the journal may be."""
+    for number in range(1500):
+        spend = Spend(SWIFT, b64url.encode(number.to_bytes(16)), linked.door.id, str(number), int(linked.clock().wall))
+        event = AccessEvent(outcome=EventName.ACCESS_GRANTED, door=spend.door, at=linked.clock().wall, issuer=SWIFT)
+        await linked.journal.spend(spend, event, {}, check_again=lambda: None, spent=lambda: None, notes={})
+    await look(linked)
+    await stolen(linked, cloud)
+    linked.clock.advance(DAY)
+    await look(linked)
+    assert "locked_out" in alarms(linked)
+    assert (await cloud.deliver(linked.door.id))["code"] == "CARRIER_LOCKED_OUT"
+    assert not linked.journal.failed
 
 
 async def test_a_list_that_comes_late_ends_the_alarm(linked, cloud):
@@ -811,3 +885,65 @@ async def test_a_set_that_was_replaced_is_not_taken_when_the_carrier_is_linked_a
     cloud.text = first
     with pytest.raises(KeySetInvalid, match="older_version"):
         await link(linked, cloud)
+
+
+async def test_to_remove_a_carrier_and_to_add_it_again_is_no_way_round_its_lists(linked, cloud):
+    """Row 70: what was accepted and never issued is found all the same, and the day goes on."""
+    await stolen(linked, cloud)
+    await linked.links.unlink(SWIFT)
+    assert alarms(linked) == [], "of a carrier without a link nobody knows what it issued"
+    cloud.root, cloud.text = Key(), None  # also if it comes with another root
+    await link(linked, cloud)
+    assert alarms(linked) == ["never_issued"]
+    linked.clock.advance(DAY)
+    await look(linked)
+    assert "locked_out" in alarms(linked)
+    assert (await cloud.deliver(linked.door.id))["code"] == "CARRIER_LOCKED_OUT"
+
+
+async def test_a_carrier_whose_day_is_over_is_not_removed_before_anybody_has_looked(linked, cloud):
+    """Row 70: the removal itself looks."""
+    await stolen(linked, cloud)
+    linked.clock.advance(DAY)
+    with pytest.raises(IsLockedOut):
+        await linked.links.unlink(SWIFT)
+    assert "locked_out" in alarms(linked)
+
+
+async def test_what_was_accepted_just_before_the_removal_is_held_against_its_list_after_a_restart_too(tmp_path, cloud):
+    """Row 70: and what the list has is in order, and not kept any longer."""
+    async with Gateway(tmp_path, clock=Clock(wall=time.time())) as gateway:
+        admin = await gateway.pair(trusts=True)
+        await gateway.allow(admin, swift())
+        await link(gateway, cloud)
+        assert (await cloud.deliver(gateway.door.id))["word"] == "granted"
+        good = cloud.jti
+        assert (await cloud.deliver(gateway.door.id))["word"] == "granted"
+        await gateway.links.unlink(SWIFT)
+    async with gateway.reopen() as again:
+        await link(again, cloud)
+        again.clock.advance(1.1 * DAY)
+        await say_list(cloud, issued(cloud, good))
+        await until(lambda: alarms(again) == ["never_issued"])
+        await again.carriers.approve(SWIFT)
+        await again.links.unlink(SWIFT)
+        assert not [name for name in again.journal.notes() if name.startswith(("books:", "left:"))]
+
+
+async def test_after_an_epoch_a_link_is_still_the_same_controllers(linked, cloud):
+    """ADR 11: the key stays, and with it the name that a cloud knows; only checkpoints have the name of the epoch."""
+    before = cloud.connections[-1].hello
+    assert (await cloud.deliver(linked.door.id))["word"] == "granted"
+    await linked.controller.recorded()
+    hand = linked.controller.by_hand
+    hand.dispute(linked.journal.checkpoint)
+    assert (await cloud.deliver(linked.door.id))["word"] == "refused"
+    assert (await hand.confirm_journal(Actor(user_id=None, name=None, is_admin=True))).granted
+    cloud.connections[-1].cut()
+    hello = (await cloud.linked(len(cloud.connections) + 1)).hello
+    assert hello["ctl"] == before["ctl"] == str(IDENTITY.verifier) == str(linked.journal.signer.verifier)
+    assert hello["ckpt"].startswith(f"{IDENTITY.verifier.name}/epoch/1/")
+    assert (await cloud.deliver(linked.door.id))["word"] == "granted"
+    linked.clock.advance(1.1 * DAY)
+    await say_list(cloud, issued(cloud, cloud.jti))  # for the name that the cloud knows
+    await until(lambda: linked.carriers._books[SWIFT].newest == today())

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import AsyncGenerator
-from pathlib import Path
 
-import aiohttp
 import pytest
 
-from tests.gateway.process import Command, command, free_port, gateway_process, network, write_config
+from scripts.demo_home.home import free_port
+from tests.gateway.process import Command, command, gateway_process
 from tests.simulated import Carrier
 from vestibule_core.api.client import pair
 from vestibule_core.api.messages import Operation
@@ -19,17 +17,6 @@ from vestibule_core.errors import GatewayImpostor, NotPaired, PairingFailed
 from vestibule_core.model import Actor, Code
 
 ANN = Actor("1", "Ann", is_admin=True)
-
-
-@pytest.fixture
-async def session() -> AsyncGenerator[aiohttp.ClientSession]:
-    async with network() as session:
-        yield session
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    return write_config(tmp_path)
 
 
 # ---- check ----

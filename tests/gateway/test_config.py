@@ -166,9 +166,7 @@ host = "{host}"
 """
 
 
-@pytest.mark.parametrize(
-    "one, other", [("192.0.2.7", "192.0.2.7"), ("board.local", "BOARD.local"), ("2001:db8::7", "2001:db8:0::7")]
-)
+@pytest.mark.parametrize("one, other", [("192.0.2.7", "192.0.2.7"), ("2001:db8::7", "2001:db8:0::7")])
 def test_one_board_under_two_names_would_have_one_relay_for_two_doors(one, other):
     boards = BOARD.format(name="one", host=one) + BOARD.format(name="two", host=other)
     with pytest.raises(ConfigError, match=r"board\.two\.host: this board is \[board\.one\] already \(line 15\)"):

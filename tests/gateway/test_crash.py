@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from gateway import control
+from scripts.demo_home.home import free_port
 from tests.gateway.forked import Forked, Forks, make_shim, syncs_of_unlocks
-from tests.gateway.process import command, free_port, network
+from tests.gateway.process import command, network
 from tests.simulated import Carrier
 from vestibule_core.api import client
 from vestibule_core.api.client import GatewayClient, Paired

@@ -314,6 +314,21 @@ async def test_what_would_not_fit_when_it_is_read_again_is_not_taken(desk, monke
     assert (await desk.put(parcels())).version == 1
 
 
+@pytest.mark.parametrize("trusts", [True, False])
+async def test_a_policy_whose_note_is_longer_than_a_row_harms_no_journal_and_is_kept(desk, trusts):
+    """It is short enough to be sent, but each of its letters takes six bytes in the note."""
+    desk.trusts = trusts
+    many = [Carrier(f"Carrier {number}", DOORS) for number in range(62)]
+    for each in many:
+        each.name += "é" * 180
+    await desk.put(*many)
+    assert not desk.journal.failed
+    await desk.__aexit__()
+    await desk.__aenter__()
+    view = desk.policy.view
+    assert len((view.policy if trusts else view.pending.policy).carriers) == 62
+
+
 async def test_the_journal_says_who_asked_for_what(desk):
     await desk.put(parcels())
     await desk.policy.approve()

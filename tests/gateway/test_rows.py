@@ -407,12 +407,6 @@ async def between(gateway, tmp_path):
         yield between
 
 
-@pytest.fixture
-async def session():
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-        yield session
-
-
 async def test_row_61_pairing_through_a_man_in_the_middle(gateway, between, session):
     """Gateway pairing through a TLS man in the middle: nothing decrypts; refused, no client made."""
     code = gateway.window.open(replaces=False, trusts=False)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 from pathlib import Path
 from typing import Self
+
+from scripts.demo_home.home import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
@@ -50,8 +51,7 @@ class Gateway:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.port = int(taken.getsockname()[1])
+        self.port = free_port()
         self.config = folder / "gateway.toml"
         self.write(YARD)
         self._running: asyncio.subprocess.Process | None = None

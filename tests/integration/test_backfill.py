@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
 from typing import Any
 
 import pytest
+from homeassistant.components.recorder import Recorder
+from homeassistant.components.recorder.tasks import RecorderTask
 from homeassistant.config_entries import ConfigEntryState
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import device_registry as dr
@@ -25,6 +29,7 @@ from homeassistant.setup import async_setup_component
 from homeassistant.util import dt as dt_util
 from pytest_homeassistant_custom_component.common import async_capture_events, mock_component
 from pytest_homeassistant_custom_component.components.recorder.common import async_wait_recording_done
+from sqlalchemy import text
 
 from custom_components.vestibule import agreement, remote, told
 from custom_components.vestibule.const import DOMAIN
@@ -48,8 +53,8 @@ LONGEST = 0.25
 
 @pytest.fixture(autouse=True)
 def our_integration(request: pytest.FixtureRequest) -> None:
-    """Load this project's integration; who looks at Activity needs a recorder, which has to be there before it."""
-    if "activity" in request.fixturenames:
+    """Load this project's integration; a recorder that somebody needs has to be there before it."""
+    if {"activity", "busy_recorder", "recorder_mock"} & set(request.fixturenames):
         request.getfixturevalue("recorder_mock")
     request.getfixturevalue("enable_custom_integrations")
 
@@ -352,6 +357,81 @@ async def test_after_a_kill_nothing_is_told_again_that_the_recorder_has(away, di
     assert await away.client().operate(away.doors[ROOM], Operation.DELIVERIES_ON, ANN) is Code.GRANTED
     await away.is_caught_up()
     assert away.numbers == [*before, newest + 1]
+
+
+@pytest.fixture
+def busy_recorder(recorder_mock: Recorder) -> Iterator[BusyRecorder]:
+    """A recorder that is behind for as long as it is told to be."""
+    busy = BusyRecorder()
+    recorder_mock.queue_task(busy)
+    yield busy
+    busy.goes_on.set()
+
+
+@dataclass
+class BusyRecorder(RecorderTask):
+    commit_before = False
+    goes_on: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, instance: Recorder) -> None:
+        self.goes_on.wait(60)
+
+
+async def test_what_a_recorder_that_is_behind_has_not_written_yet_is_told_again_after_a_kill(
+    away, disk, busy_recorder, monkeypatch
+):
+    """However long that takes: a whole night of a gateway at once, on a small machine."""
+    monkeypatch.setattr(told, "RECORDED", 0.1)
+    monkeypatch.setattr(told, "LAST_WORD", 0.1)
+    await away.come_back()
+    recorded = disk.marks[1]
+    assert await away.client().operate(away.doors[ROOM], Operation.DELIVERIES_OFF, ANN) is Code.GRANTED
+    newest = await away.is_caught_up()
+    await until(lambda: disk.marks[0] == newest)
+    await asyncio.sleep(0.5)
+    assert disk.marks == (newest, recorded)
+    await away.leave()
+    assert disk.marks == (newest, recorded), "nor when Home Assistant stops"
+    await away.come_back()
+    await until(lambda: away.numbers[-2:] == [newest, newest])
+    busy_recorder.goes_on.set()
+    await until(lambda: disk.marks == (newest, newest))
+
+
+async def test_a_recorder_that_never_answers_is_asked_anew(hass, away, disk, recorder_mock, monkeypatch):
+    """As after a commit that failed: it goes on with the next thing, and has forgotten that it was asked."""
+    monkeypatch.setattr(told, "RECORDED", 0.1)
+    monkeypatch.setattr(told, "PATIENCE", 0.2)
+    unanswered = []
+
+    def forget() -> asyncio.Future[None]:
+        unanswered.append(hass.loop.create_future())
+        return unanswered[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder_mock, "async_get_commit_future", forget)
+        await away.come_back()
+        recorded = disk.marks[1]
+        assert await away.client().operate(away.doors[ROOM], Operation.DELIVERIES_OFF, ANN) is Code.GRANTED
+        newest = await away.is_caught_up()
+        await until(lambda: len(unanswered) > 1)
+        assert disk.marks[1] == recorded < newest
+    await until(lambda: disk.marks == (newest, newest))
+
+
+@pytest.mark.parametrize("recorder_config", [{"commit_interval": 300}])
+async def test_what_is_told_in_the_last_moment_is_recorded_when_home_assistant_stops(
+    away, disk, recorder_mock, monkeypatch
+):
+    monkeypatch.setattr(told, "LAST_WORD", 60.0)
+    await away.come_back()
+    assert await away.client().operate(away.doors[ROOM], Operation.DELIVERIES_OFF, ANN) is Code.GRANTED
+    newest = await away.is_caught_up()
+    await away.leave()
+    assert disk.marks == (newest, newest)
+    with recorder_mock.get_session() as session:
+        events = [json.loads(data) for (data,) in session.execute(text("SELECT shared_data FROM event_data"))]
+    assert newest in [event.get("sequence") for event in events if "gateway" in event]
 
 
 async def test_what_a_gateway_does_after_it_has_lost_entries_that_were_told_is_news(away, disk, caplog):

@@ -18,7 +18,7 @@ from custom_components.vestibule.backup import async_post_backup, async_pre_back
 from custom_components.vestibule.const import DOMAIN, IDENTITY_FILE, JOURNAL_FILE
 from custom_components.vestibule.vestibule_core.schema import held
 from tests.integration.site import Site
-from tests.integration.test_repairs import Repairs, repairs  # noqa: F401 - a fixture
+from tests.integration.test_repairs import Repairs, repairs, texts  # noqa: F401 - a fixture
 
 
 async def test_row_32_a_journal_that_was_restored_is_told_of_and_replays_are_refused(
@@ -28,6 +28,9 @@ async def test_row_32_a_journal_that_was_restored_is_told_of_and_replays_are_ref
     repairs: Repairs,  # noqa: F811
 ) -> None:
     file = Path(hass.config.path(".storage", JOURNAL_FILE))
+    await site.unlock()
+    await site.settle()
+    last = dt_util.as_local(dt_util.utc_from_timestamp(site.embedded.journal.newest)).strftime("%Y-%m-%d %H:%M")
     await async_pre_backup(hass)
     backup = await hass.async_add_executor_job(file.read_bytes)
     today = await site.token()
@@ -41,7 +44,10 @@ async def test_row_32_a_journal_that_was_restored_is_told_of_and_replays_are_ref
     await hass.async_add_executor_job(file.write_bytes, backup)
     await site.load()
     await site.settle()
-    assert (await repairs.listed()).keys() == {"journal_restored"}
+    (repair,) = (await repairs.listed()).values()
+    assert repair["issue_id"] == "journal_restored"
+    assert f"before this start: {last}." in texts(repair)
+    assert "ended while a backup was made" in texts(repair), "which is not to be told from a restore (ADR 13)"
     assert "journal_restored" in [outcome for outcome, _ in site.outcomes()]
     assert (await site.present(today))["code"] == "NONCE_UNKNOWN"
     assert (await repairs.confirm(await repairs.open("journal_restored"))).type == "create_entry"

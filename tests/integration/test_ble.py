@@ -613,7 +613,7 @@ async def test_no_other_door_is_slower_while_a_strike_is_looked_for(hass, radio,
     await asyncio.sleep(0.1)
     began = time.monotonic()
     await hass.services.async_call("lock", "unlock", {"entity_id": building.entity_id("lock")}, blocking=True)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     assert not slow.done()
     assert relay.told == ["on"]
     with pytest.raises(HomeAssistantError):

@@ -18,6 +18,7 @@ from homeassistant.helpers.json import json_dumps
 from homeassistant.setup import async_setup_component
 
 from custom_components.vestibule.const import DOMAIN
+from custom_components.vestibule.link import linked_doors
 from custom_components.vestibule.vestibule_core.keys import Alg, SigningKey
 from custom_components.vestibule.vestibule_core.model import door_id
 from custom_components.vestibule.vestibule_core.pin import Pin
@@ -893,6 +894,27 @@ async def test_a_door_is_where_its_manager_says_or_where_home_assistant_is(hass,
     flow = await site.entry.start_subentry_reconfigure_flow(hass, site.subentry("Front door").subentry_id)
     flow = await go_on(hass, flow, door_input(relay.entity_id, name="Front door"), {})
     assert suggested(flow)["position"] == {"latitude": 52.5, "longitude": 13.4}
+    flow = await go_on(hass, flow, {**admitted, "position": suggested(flow)["position"], "remove_position": False})
+    await hass.async_block_till_done()
+    assert site.embedded.setup.doors[site.door].position == (52.5, 13.4)
+
+
+async def test_the_position_of_a_door_can_be_removed_although_a_map_is_never_empty(hass, site, relay):
+    place = {"latitude": 52.5, "longitude": 13.4}
+    site.change("Front door", position=place)
+    await hass.async_block_till_done()
+    flow = await site.entry.start_subentry_reconfigure_flow(hass, site.subentry("Front door").subentry_id)
+    flow = await go_on(hass, flow, door_input(relay.entity_id, name="Front door"), {})
+    flow = await go_on(hass, flow, {"manual": "everyone", "position": place, "remove_position": True})
+    assert flow["reason"] == "reconfigure_successful"
+    await hass.async_block_till_done()
+    assert site.embedded.setup.doors[site.door].position is None
+    (told,) = linked_doors(hass, site.embedded, [site.door])
+    assert (told.lat, told.lon) == (hass.config.latitude, hass.config.longitude)
+
+    flow = await site.entry.start_subentry_reconfigure_flow(hass, site.subentry("Front door").subentry_id)
+    flow = await go_on(hass, flow, door_input(relay.entity_id, name="Front door"), {})
+    assert "remove_position" not in flow["data_schema"].schema, "there is none"
 
 
 @pytest.mark.parametrize("stored", [{}, {"door": None}, {"door": "door:x"}])

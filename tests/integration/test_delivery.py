@@ -97,8 +97,11 @@ async def test_the_context_of_the_action_goes_through_to_relay_lock_and_events(h
     context = Context(user_id=hass_admin_user.id)
     await site.present(await site.token(), context)
     assert relay.contexts == [context]
-    for told in (site.lock().context, site.access().context, *(event.context for event in site.events)):
+    for told in (event.context for event in site.events):
         assert (told.user_id, told.parent_id) == (context.user_id, context.id), "a child of its own for each event"
+    for shown in (site.lock().context, site.access().context):
+        assert (shown.user_id, shown.parent_id) == (None, None), "whoever carries a token does not open the door"
+    assert site.access().context.id == site.events[-1].context.id, "where it can be looked up who that was"
 
 
 async def test_a_presenter_needs_no_right_to_the_relay(hass, site, relay, hass_read_only_user):

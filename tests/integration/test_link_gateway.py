@@ -7,12 +7,14 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from homeassistant.core import HomeAssistant
 
 from custom_components.vestibule import link
 from custom_components.vestibule.issues import GATEWAYS_ALARMS
+from custom_components.vestibule.vestibule_core.api.client import GatewayClient
 from custom_components.vestibule.vestibule_core.api.messages import Answer, CarrierAlarm
 from custom_components.vestibule.vestibule_core.api.policy import Policy
 from custom_components.vestibule.vestibule_core.model import Issuer, Word
@@ -98,13 +100,20 @@ async def test_a_gateway_that_is_away_gives_no_challenge_and_the_other_doors_go_
 
 
 async def test_a_token_that_is_with_the_gateway_when_the_link_is_cut_is_told_when_it_stands_again(
-    site, cloud, linked_gateway
+    site, cloud, linked_gateway, monkeypatch
 ):
     room, hellos = linked_gateway.doors[ROOM], len(cloud.connections)
+    carry, is_carried = GatewayClient.unlock, asyncio.Event()
+
+    async def unlock(*what: Any) -> Answer:
+        is_carried.set()
+        return await carry(*what)
+
+    monkeypatch.setattr(GatewayClient, "unlock", unlock)
     answer = await cloud.challenge(room)
     linked_gateway.gateway.signal(signal.SIGSTOP)  # it is slow
     waiting = asyncio.create_task(cloud.unlock(cloud.token(room, answer["non"])))
-    await asyncio.sleep(0.2)
+    await is_carried.wait()
     cloud.connections[-1].cut()
     await linked(site, cloud, hellos + 1)
     await asyncio.gather(waiting, return_exceptions=True)

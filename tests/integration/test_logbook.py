@@ -175,6 +175,23 @@ async def test_the_locks_lines_name_the_carrier_too(site, page, relay):
     ]
 
 
+async def test_a_token_that_a_user_hands_in_is_its_carriers_delivery_and_not_the_users(
+    hass, site, page, relay, hass_admin_user
+):
+    """Home Assistant would name the user of a line's context, or of its parent, before anything else."""
+    relay.own_pulse = 0.05
+    carried = Context(user_id=hass_admin_user.id)
+    await site.present(await site.token(), carried)
+    await site.until("locked")
+    assert await as_shown(page, 2) == [("access_granted", "Swift Parcels"), ("door_released", "Swift Parcels")]
+    lines = await page.history()
+    assert not [line for line in (*lines, *page.live) if line.get("context_user_id")]
+    of_lock = [line.get("context_name") for line in lines if line.get("entity_id") == site.entity_id("lock")]
+    assert of_lock[-3:] == ["Swift Parcels", "Swift Parcels", None]
+    told = [event.context for event in site.events[:2]]
+    assert {(context.user_id, context.parent_id) for context in told} == {(hass_admin_user.id, carried.id)}
+
+
 async def test_a_person_is_named_by_home_assistant(hass, site, page, hass_admin_user):
     await site.unlock(context=Context(user_id=hass_admin_user.id))
     live = await page.came(2)

@@ -370,6 +370,7 @@ async def test_a_journal_that_cannot_be_written_keeps_the_clock_from_being_confi
     assert (form.type, form.errors) == ("form", {"base": "store_failed"})
     assert form.errors["base"] in EN["issues"]["clock_untrusted"]["fix_flow"]["error"]
     assert (await repairs.listed()).keys() == {"clock_untrusted"}
+    site.embedded._journal.failed = False  # else nobody closes it
 
 
 # ---- a revoked key ----
@@ -459,10 +460,36 @@ async def test_who_has_lost_the_key_goes_on_with_a_new_one_and_the_journal_names
     assert site.entry.state is ConfigEntryState.LOADED
     journal = site.embedded._journal
     header = await journal.header()
-    assert header.size == 2
+    assert header.size == 3
     assert len({key.public for key in header.keys}) == 2
     assert (await site.present(await site.token()))["word"] == "granted"
     assert open_note(journal.checkpoint, header.keys[1:])
+
+
+async def test_who_confirmed_a_new_key_is_in_the_journal_and_nowhere_else(
+    hass, site, repairs, keyless, hass_admin_user, caplog
+):
+    form = await repairs.open("identity_missing")
+    caplog.clear()
+    await repairs.confirm(form)
+    await site.settle()
+    (event,) = [event for event in site.events if event.data["outcome"] == "key_confirmed"]
+    journal = site.embedded._journal
+    (entry,) = [entry for entry in await journal.newest_entries(None, 50) if entry.leaf.kind == "key_confirmed"]
+    who = entry.person.read()
+    assert who == {"user_id": hass_admin_user.id, "user": hass_admin_user.name}
+    for name in who.values():
+        assert name not in str(event.as_dict())
+        assert name not in str([state.as_dict() for state in hass.states.async_all()])
+        assert name not in caplog.text
+
+
+async def test_a_journal_that_was_damaged_meanwhile_gets_no_key_and_says_so(hass, site, repairs, keyless):
+    form = await repairs.open("identity_missing")
+    await hass.async_add_executor_job(keyless.with_name(JOURNAL_FILE).write_bytes, b"SQLite format 3\0" + bytes(5000))
+    assert (await repairs.confirm(form)).type == "create_entry"
+    assert not keyless.exists()
+    assert (await repairs.listed()).keys() == {"journal_damaged"}
 
 
 async def test_a_key_that_came_back_meanwhile_is_not_replaced(hass, site, repairs, keyless):

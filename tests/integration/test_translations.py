@@ -18,6 +18,7 @@ from custom_components.vestibule.vestibule_core.api.pairing import CodeSlip
 from custom_components.vestibule.vestibule_core.doorstrike.wire import Rights
 from custom_components.vestibule.vestibule_core.errors import NotPaired
 from custom_components.vestibule.vestibule_core.hours import Day
+from custom_components.vestibule.vestibule_core.link.code import Slip as EnrolmentSlip
 from custom_components.vestibule.vestibule_core.model import Code, ManualRule, Means, OnPowerLoss, RelockOn
 from custom_components.vestibule.vestibule_core.token import DriverProof
 
@@ -120,6 +121,7 @@ def test_every_step_and_error_of_a_form_has_its_text(name):
     shared = [node for file in FORMS for kind in kinds for node in nodes(f"{file}.py", kind) if node.col_offset == 0]
     literals = {node.value for part in (*flow, *shared) for node in ast.walk(part) if isinstance(node, ast.Constant)}
     literals |= {*carrier_flow._NOT_LINKED.values(), *carrier_flow._NOT_TAKEN.values()}
+    literals |= {*EnrolmentSlip} if name == "CarrierFlow" else set()
     patterns = [r"(\w+)_range" if name == "CarrierFlow" else "x", "key_set_.*", *slips(), *not_paired()]
     for error in strings["error"]:
         assert error in literals or any(re.fullmatch(pattern, error) for pattern in patterns), f"never shown: {error}"
@@ -144,6 +146,10 @@ def not_paired() -> set[str]:
 
 def test_every_flow_of_the_forms_is_looked_at():
     assert CLASSES.keys() == {part.name for name in flows() for part in family(name)}
+
+
+def test_everything_that_can_be_wrong_with_an_enrolment_code_has_its_text():
+    assert set(EnrolmentSlip) <= EN["config_subentries"]["carrier"]["error"].keys()
 
 
 def test_every_reason_not_to_pair_has_its_text():

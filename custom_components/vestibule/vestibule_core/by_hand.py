@@ -14,9 +14,9 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from . import manual
+from . import manual, new_key
 from .door import DeliveriesChosen, DoorState, LockdownBegun, LockdownLifted, ModeChosen, Opener, TamperCleared
-from .door_task import Access, DoorTask
+from .door_task import Access, DoorTask, always
 from .errors import StoreFailed
 from .journal import Journal
 from .leaf import Person
@@ -34,6 +34,7 @@ _RELEASE: Final = "release:"
 _RESTORED: Final = "restored"
 _DISPUTED: Final = "disputed"
 """Names of notes in the journal; those that end in a colon are followed by a door's id."""
+_YES: Final = "yes"
 
 
 MOST_RECEIPTS: Final = 8
@@ -124,13 +125,22 @@ class ByHand:
 
     @property
     def restored(self) -> bool:
-        """Whether the journal was restored from a backup, and no administrator has said that he knows."""
+        """Whether the journal said that it was being copied, and no administrator has said that he knows.
+
+        It was restored from a backup, or the program was ended in the middle of one: the files are the same (ADR 13).
+        """
         return _RESTORED in self._notes
 
-    def found_restored(self) -> Notes:
-        """Return what has to be noted of a journal that turns out to be a copy."""
-        self._notes[_RESTORED] = "yes"
-        return {_RESTORED: "yes"}
+    @property
+    def restored_upto(self) -> float | None:
+        """The newest time in that journal, in seconds since 1970; None: it had no entry, or that was not noted."""
+        upto = self._notes.get(_RESTORED, _YES)
+        return None if upto == _YES else float(upto)
+
+    def found_restored(self, newest: float) -> Notes:
+        """Return what has to be noted of a journal that says it is being copied; ``newest``: its newest time, or 0."""
+        self._notes[_RESTORED] = repr(newest) if newest else _YES
+        return {_RESTORED: self._notes[_RESTORED]}
 
     @property
     def disputed(self) -> bool:
@@ -162,6 +172,20 @@ class ByHand:
     def _receipts(self) -> list[str]:
         return list(json.loads(self._notes.get(_DISPUTED, "[]")))
 
+    def record_new_key(self) -> None:
+        """Record who has confirmed that the journal goes on with a new key, once. To be called before anything else is
+        recorded: by what it has signed, a key that came back is told from a new one.
+        """
+        if (noted := self._notes.pop(new_key.CONFIRMED, None)) is None:
+            return
+        notes: Notes = {new_key.CONFIRMED: None}
+        if new_key.has_signed(self._journal.signer.verifier, self._journal.checkpoint):
+            self._telling.note(notes)
+            return
+        actor = new_key.confirmed_by(noted)
+        event = self._event(EventName.KEY_CONFIRMED, None, actor, self._house.now(), None)
+        self._telling.record(event, _who(actor), notes=notes)
+
     def tampered(self, door: DoorId) -> Notes:
         """Return what has to be noted of a door that was tampered with."""
         self._notes[_TAMPER + door] = "on"
@@ -169,16 +193,25 @@ class ByHand:
 
     # ---- the wishes ----
 
-    async def open(self, door: DoorId, actor: Actor, origin: object = None, *, pin: str | None = None) -> Decision:
+    async def open(
+        self,
+        door: DoorId,
+        actor: Actor,
+        origin: object = None,
+        *,
+        pin: str | None = None,
+        is_wanted: Callable[[], bool] = always,
+    ) -> Decision:
         """Open a door for a person in Home Assistant or an automation; recorded with who it was.
 
-        If the journal has failed, an administrator is let in all the same, unrecorded (protocol D).
+        If the journal has failed, an administrator is let in all the same, unrecorded (protocol D). LATE if it is not
+        wanted any more before anything is recorded.
         """
         now = self._house.now()
         if (ours := self._house.building.doors.get(door)) is None:
             return Decision(Code.WRONG_DOOR, door)
         event = self._event(EventName.ACCESS_GRANTED, door, actor, now, origin, spend_id=self._random(16))
-        access = Access(event, _opener(actor), now, _who(actor), may_go_unrecorded=actor.is_admin)
+        access = Access(event, _opener(actor), now, _who(actor), may_go_unrecorded=actor.is_admin, is_wanted=is_wanted)
         code = manual.objection(ours, actor, Wish.OPEN) or self._dispute_objection(actor)
         if code := code or await self._pin_objection(ours, actor, pin):
             return self._house.deny(access, Decision(code, door))
@@ -201,11 +234,23 @@ class ByHand:
         self._pin_tries.give_back(who)
         return None
 
-    async def set_mode(self, door: DoorId, mode: DoorMode, actor: Actor, origin: object = None) -> Decision:
-        """Set a door's mode, durably; LOCKED_DOWN is the building's (``set_lockdown``). A caller may go away."""
-        return await self._order(door, lambda: self._set_mode(door, mode, actor, origin))
+    async def set_mode(
+        self,
+        door: DoorId,
+        mode: DoorMode,
+        actor: Actor,
+        origin: object = None,
+        *,
+        is_wanted: Callable[[], bool] = always,
+    ) -> Decision:
+        """Set a door's mode, durably; LOCKED_DOWN is the building's (``set_lockdown``). A caller may go away; only what
+        holds a door open is LATE if it is not wanted any more before anything is recorded.
+        """
+        return await self._order(door, lambda: self._set_mode(door, mode, actor, origin, is_wanted))
 
-    async def _set_mode(self, door: DoorId, mode: DoorMode, actor: Actor, origin: object) -> Decision:
+    async def _set_mode(
+        self, door: DoorId, mode: DoorMode, actor: Actor, origin: object, is_wanted: Callable[[], bool]
+    ) -> Decision:
         if (task := self._house.tasks.get(door)) is None:
             return Decision(Code.WRONG_DOOR, door)
         before = DoorMode.LOCKED_DOWN if self.locked_down else task.state.mode  # it may not have heard of it yet
@@ -225,6 +270,8 @@ class ByHand:
             return self._deny(what, door, actor, origin, code)
         if wish is Wish.OPEN and (code := self._dispute_objection(actor)):
             return self._deny(what, door, actor, origin, code)
+        if wish is Wish.OPEN and not is_wanted():
+            return self._deny(what, door, actor, origin, Code.LATE)
         held = self._random(16) if mode is DoorMode.UNLOCKED else None
         chosen = ModeChosen(mode, _opener(actor))
         notes = {_MODE + door: mode.value if mode is DoorMode.BLOCKED else None}
@@ -340,7 +387,7 @@ class ByHand:
         return Decision(code or Code.GRANTED)
 
     async def confirm_restore(self, actor: Actor, origin: object = None) -> Decision:
-        """Take note that the journal was restored from a backup."""
+        """Take note that the journal was restored from a backup, or that a backup was cut short."""
         what = EventName.RESTORE_CONFIRMED
         if not actor.is_trusted:
             return self._deny(what, None, actor, origin, Code.MANUAL_NOT_ALLOWED)

@@ -20,7 +20,7 @@ from . import challenge, policy, token
 from .bucket import Buckets
 from .by_hand import ByHand
 from .door import DoorState, Opener, PersonForgotten, Sensed
-from .door_task import Access, DoorTask
+from .door_task import Access, DoorTask, always
 from .errors import Refused, StoreFailed
 from .history import RECENT, History
 from .journal import COPIED, Journal, Spend, SpentState
@@ -110,12 +110,13 @@ class Controller:
             spend, ago = accepted.spend, max(0.0, max(now.wall, self._journal.newest) - accepted.at)
             self._history.remember((spend.issuer, spend.jti))
             self._history.count(spend.issuer, spend.door, now.boot - ago)
-        unsettled, is_copy = self._journal.unsettled(), self._journal.is_copy
+        unsettled, is_copy, newest = self._journal.unsettled(), self._journal.is_copy, self._journal.newest
         self.by_hand.remember(self._journal.notes())
         self._journal.start(self._telling.tell)
+        self.by_hand.record_new_key()
         if is_copy:
             restored = AccessEvent(outcome=EventName.JOURNAL_RESTORED, door=None, at=now.wall)
-            self._telling.record(restored, notes={COPIED: None, **self.by_hand.found_restored()})
+            self._telling.record(restored, notes={COPIED: None, **self.by_hand.found_restored(newest)})
         self.apply(building, strikes)
         for spend in unsettled:
             carrier = building.carriers.get(spend.issuer)
@@ -233,12 +234,18 @@ class Controller:
         return Challenge(door, nonce, challenge.LIFETIME)
 
     async def present(
-        self, text: object, principal: Principal, origin: object = None, *, at: DoorId | None = None
+        self,
+        text: object,
+        principal: Principal,
+        origin: object = None,
+        *,
+        at: DoorId | None = None,
+        is_wanted: Callable[[], bool] = always,
     ) -> Decision:
         """Judge a token and, if it stands, open its door once. Returns when the strike has answered.
 
         ``at`` is the door that it is presented at; None: whichever it is for. A caller may go away in the middle: the
-        unlock goes on in its door's task.
+        unlock goes on in its door's task, but is LATE if ``is_wanted`` (any thread) says so before the token is spent.
         """
         now = self._clock()
         try:
@@ -246,7 +253,8 @@ class Controller:
         except SignedRefusal as refusal:
             if refusal.token is not None:
                 return self.deny(
-                    self._access(refusal.token, now, origin), Decision(refusal.code, refusal.token.claims.door)
+                    self._access(refusal.token, now, origin, is_wanted),
+                    Decision(refusal.code, refusal.token.claims.door),
                 )
             # Genuine, but its claims cannot be read: a fault of the carrier's, with no door and no driver to name.
             carrier = self._building.carriers[refusal.key.issuer]
@@ -268,7 +276,7 @@ class Controller:
             self._telling.count(refusal.code)
             return Decision(refusal.code)
         self._notice_clock_step(now)
-        access = self._access(unlock, now, origin)
+        access = self._access(unlock, now, origin, is_wanted)
         if self.stopped:
             return self.deny(access, Decision(Code.STOPPING, unlock.claims.door))
         if at is not None and unlock.claims.door != at:
@@ -353,7 +361,7 @@ class Controller:
 
     # ---- tokens ----
 
-    def _access(self, unlock: UnlockToken, now: Now, origin: object) -> Access:
+    def _access(self, unlock: UnlockToken, now: Now, origin: object, is_wanted: Callable[[], bool]) -> Access:
         claims = unlock.claims
         carrier = self._building.carriers[unlock.key.issuer]
         event = AccessEvent(
@@ -370,7 +378,7 @@ class Controller:
             checks=claims.checks,
             origin=origin,
         )
-        return Access(event, Opener(carrier.name), now, _person(unlock), unlock)
+        return Access(event, Opener(carrier.name), now, _person(unlock), unlock, is_wanted=is_wanted)
 
     async def wait_at_door(self, door: DoorId, access: Access) -> Decision:
         """Wait for the door's turn; return what came of it."""
@@ -397,7 +405,7 @@ class Controller:
         now, building = self._clock(), self._building  # once: it may be replaced while the writer looks
         if self.stopped:
             return Code.STOPPING
-        if access.is_late(now):
+        if access.is_late(now) or not (spent or access.is_wanted()):
             return Code.LATE
         task = self._doors.get(access.event.door) if access.event.door is not None else None
         if task is None or access.event.door not in building.doors:

@@ -93,9 +93,17 @@ class _Happening:
     done: asyncio.Future[Code] = field(default_factory=_new_code)
 
 
+def always() -> bool:
+    """Return True: whoever asks is taken to wait for what comes of it."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A wish to be let in, on its way to its door. ``event`` is the grant, should it come to that."""
+    """A wish to be let in, on its way to its door. ``event`` is the grant, should it come to that.
+
+    ``is_wanted`` says whether whoever asked still waits for it; any thread.
+    """
 
     event: AccessEvent
     by: Opener | None
@@ -105,6 +113,7 @@ class Access:
     token: UnlockToken | None = None
     """None: by hand."""
     may_go_unrecorded: bool = False
+    is_wanted: Callable[[], bool] = always
     answer: asyncio.Future[Decision] = field(default_factory=_new_answer)
 
     def is_late(self, now: Now) -> bool:

@@ -8,11 +8,11 @@ What this file refuses to do: read a checkpoint that the controller's own key ha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from .note import Checkpoint, NoteError, VerifierKey, open_note
+from .note import Checkpoint, NoteError, VerifierKey, encode, note_parts, open_note
 
 _NAME: Final = re.compile(r"(?P<base>.+)/epoch/(?P<number>[1-9][0-9]{0,8})/(?P<first>[1-9][0-9]{0,18})")
 
@@ -42,7 +42,7 @@ class Head:
     """The end of a journal, as its controller has signed it once."""
 
     note: str
-    """The signed checkpoint, whole."""
+    """The checkpoint, with its controller's signature and nobody else's."""
     checkpoint: Checkpoint
     epoch: Epoch
 
@@ -60,11 +60,22 @@ class Head:
 def read_head(note: str, keys: Iterable[VerifierKey]) -> Head:
     """Return what ``note`` says, signed by one of the controller's ``keys`` in any epoch; raise NoteError.
 
-    Only the words and the controller's own signature stay: what others have added to the note proves nothing here.
+    Only the words and the controller's own signature stay: what others have added to the note proves nothing here. A
+    controller that starts anew shows what was cosigned; if that were cosigned whole, a note would soon be full.
     """
     origin = note.partition("\n")[0]
     base, epoch = split_name(origin)
     known = [replace(key, name=origin) for key in keys if split_name(key.name)[0] == base]
     if not known:
         raise NoteError("it is another journal's checkpoint")
-    return Head(note, Checkpoint.parse(open_note(note, known)), epoch)
+    checkpoint = Checkpoint.parse(open_note(note, known))
+    return Head(_signed_by_its_own(note, known), checkpoint, epoch)
+
+
+def _signed_by_its_own(note: str, known: Collection[VerifierKey]) -> str:
+    text, lines = note_parts(note)
+    own = {(key.name, key.key_id) for key in known}
+    signatures = {(name, key_id): signature for name, key_id, signature in lines if (name, key_id) in own}
+    return f"{text}\n" + "".join(
+        f"\N{EM DASH} {name} {encode(key_id + signature)}\n" for (name, key_id), signature in signatures.items()
+    )

@@ -35,7 +35,7 @@ from .model import AccessEvent, Code, DoorId, Issuer
 from .note import SignerKey
 from .schema import SIGNED_SINCE, held, is_damage, leave, log_pages, start_log, take, translated, words_of
 from .token import erased_jti
-from .writer import Notes, Writer, is_own
+from .writer import Notes, Writer, is_own, whole_notes
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ class Journal:
 
     def notes(self) -> dict[str, str]:
         """Return what is noted. Only before ``start``."""
-        notes = dict(self._writer.db.execute("SELECT key, value FROM meta"))
+        notes = whole_notes(self._writer.db.execute("SELECT key, value FROM meta"))
         return {name: text for name, text in notes.items() if not is_own(name)}
 
     def unsettled(self) -> list[Spend]:
@@ -233,7 +233,7 @@ class Journal:
         """
 
         def work(writer: Writer) -> Acceptances:
-            newest = writer.db.execute("SELECT max(rowid) FROM spent").fetchone()[0] or 0
+            newest = _newest_spend(writer)
             begin = after if after <= newest else 0  # the file was replaced by an older one
             rows = writer.db.execute(
                 "SELECT rowid, iss, jti, door, non, iat FROM spent WHERE rowid > ? ORDER BY rowid LIMIT ?",
@@ -243,6 +243,10 @@ class Journal:
             return Acceptances(rows[-1][0] if rows else begin, tuple(spends))
 
         return self._submit(work, _Kind.READS)
+
+    def accepted_upto(self) -> asyncio.Future[int]:
+        """Return the ``upto`` behind which nothing was accepted yet (0: nothing at all). Raises StoreFailed."""
+        return self._submit(_newest_spend, _Kind.READS)
 
     def spend(
         self,
@@ -745,3 +749,9 @@ def end_copies() -> None:
 
 def _find(subject: Subject, after: int, writer: Writer) -> tuple[list[Entry], int | None]:
     return erasure.entries_about(writer.db, subject, after)
+
+
+def _newest_spend(writer: Writer) -> int:
+    """Return the number of the newest row of ``spent``; 0: there is none."""
+    newest: int | None = writer.db.execute("SELECT max(rowid) FROM spent").fetchone()[0]
+    return newest or 0

@@ -230,6 +230,8 @@ class EventName(StrEnum):
     """The journal was found to be a copy: what happened after it was made is not in it."""
     RESTORE_CONFIRMED = "restore_confirmed"
     """An administrator has seen that the journal was restored."""
+    KEY_CONFIRMED = "key_confirmed"
+    """An administrator has confirmed that the journal goes on with a new key, for its own was missing."""
     JOURNAL_DISPUTED = "journal_disputed"
     """Somebody holds a checkpoint of the journal, signed by this controller, that the journal does not go on from."""
     EPOCH_BEGUN = "epoch_begun"

@@ -49,22 +49,27 @@ async def first_of_epoch(journal: Journal) -> EntryProof | None:
     return await asyncio.to_thread(proof.prove, header, journal.runs(header), newest.epoch.first, person=False)
 
 
-async def is_disputed_by(journal: Journal, receipt: str) -> bool:
-    """Return whether ``receipt`` is a checkpoint that this controller signed and its journal does not go on from.
+async def disputed_by(journal: Journal, receipt: str) -> str | None:
+    """Return ``receipt`` if it is a checkpoint that this controller signed and its journal does not go on from.
 
-    One of an earlier epoch counts for nothing: what was lost then, an administrator has looked at. Raises NoteError if
-    it is not signed by this controller, or if what could tell was dropped after its time.
+    What others have added to it is left out: the same checkpoint is then the same text, whoever brings it. None: the
+    journal goes on from it, or it is one of an earlier epoch; what was lost then, an administrator has looked at.
+    Raises NoteError if it is not signed by this controller, or if what could tell was dropped after its time.
     """
     header = await journal.header()
     seen, newest = read_head(receipt, header.keys), _head(journal, header)
+    return None if await _goes_on(journal, header, seen, newest) else seen.note
+
+
+async def _goes_on(journal: Journal, header: Header, seen: Head, newest: Head | None) -> bool:
     if newest is None:
-        return seen.size > 0
+        return not seen.size
     if seen.epoch.number < newest.epoch.number:
-        return False
-    if seen.epoch != newest.epoch:
         return True
+    if seen.epoch != newest.epoch:
+        return False
     start = await _start(journal, header, seen.size)
-    return not await asyncio.to_thread(witness.continues, start, journal.runs(start), seen, newest)
+    return await asyncio.to_thread(witness.continues, start, journal.runs(start), seen, newest)
 
 
 async def _start(journal: Journal, header: Header, old: int) -> Header:

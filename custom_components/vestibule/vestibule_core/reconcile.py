@@ -121,6 +121,14 @@ def begin(issuer: Issuer, upto: int, now: int) -> State:
     return State(issuer, upto, now)
 
 
+def resume(left: State, upto: int, now: int) -> State:
+    """Begin again after the link was taken away: what was accepted before, and is in no list so far, waits on.
+
+    What was accepted while there was no link is not looked at: nobody listed it.
+    """
+    return replace(left, upto=upto, heard=now, asked=())
+
+
 def accept(state: State, tokens: Iterable[tuple[str, int | None]], now: int, upto: int | None = None) -> State:
     """Take in tokens that were accepted, each its id as it is stored and its ``iat`` (None: of before that was kept,
     and not looked at); ``upto`` if they are from the journal.

@@ -47,6 +47,8 @@ LOG: Final = "log"
 
 LONGEST: Final = 64 * 1024
 """Bytes of the longest row; what is longer, nobody wrote (no line of an export could hold it), and it is not read."""
+LONGEST_VALUE: Final = LONGEST - 512
+"""Bytes that one value of a row may have: SQLite counts name and header as well, and fails the whole commit."""
 
 # "vstb": tells our file from any other SQLite database.
 _APPLICATION_ID: Final = 0x76737462

@@ -17,7 +17,7 @@ from .epoch import Epoch, Head, read_head, split_name
 from .merkle import Tree
 from .model import AccessEvent, DoorId, EventName
 from .note import Checkpoint, NoteError, SignerKey, VerifierKey, open_note
-from .schema import LOG
+from .schema import LOG, LONGEST_VALUE
 
 NOTED_BACK: Final = 1.0
 """Seconds by which an entry is earlier than the newest one before that is noted."""
@@ -37,12 +37,27 @@ _OWN: Final = frozenset(
 )
 
 type Notes = Mapping[str, str | None]
-"""What has to be known after a restart, committed along with an entry: text by name, None takes a name away."""
+"""What has to be known after a restart, committed along with an entry: text by name, None takes a name away. A text may
+be of any length, and has several rows if it is a long one."""
+_PIECE: Final = LONGEST_VALUE // 4
+"""Characters of a note in one row: none of them takes more than four bytes."""
+_MORE: Final = "\n"
+"""Stands in no name: behind it is the number of a row that goes on where the one before ends."""
+_BEHIND_MORE: Final = "\v"
 
 
 def is_own(name: str) -> bool:
     """Return whether a note is the journal's own, which nobody else sees."""
     return name in _OWN or name.startswith(erasure.DELETING)
+
+
+def whole_notes(rows: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return notes by name, of their rows."""
+    notes: dict[str, str] = {}
+    for key, text in sorted(rows):
+        name, _, _ = key.partition(_MORE)
+        notes[name] = notes.get(name, "") + text
+    return notes
 
 
 def noted_release(door: DoorId, spend_id: bytes) -> Notes:
@@ -79,6 +94,8 @@ class Writer:
         """A tree that is noted now and then: at the next start only what follows it is hashed."""
         self._anchor_before = 0
         """The size of the anchor before."""
+        self._long: set[str] = set()
+        """Names of notes that have, or had, several rows."""
 
     @classmethod
     def resume(cls, db: sqlite3.Connection, signer: SignerKey, *, signed: bool) -> Self:
@@ -88,7 +105,9 @@ class Writer:
         """
         writer = cls(db, signer)
         base, keys = evidence.read_base(db), evidence.read_keys(db)
-        notes = dict(db.execute("SELECT key, value FROM meta"))
+        rows = db.execute("SELECT key, value FROM meta").fetchall()
+        writer._long = {key.partition(_MORE)[0] for key, _ in rows if _MORE in key}
+        notes = whole_notes(rows)
         if (name := notes.get(EPOCH)) is not None:
             if split_name(name)[0] != signer.verifier.name:
                 raise ValueError("its epoch is another journal's")
@@ -143,7 +162,7 @@ class Writer:
     def append(self, event: AccessEvent, person: leaf.Person | None, notes: Notes) -> AccessEvent:
         """Add a leaf (with its person and notes) and return the event with its sequence number.
 
-        Raises ValueError if the person's part is longer than what is read again.
+        Raises ValueError if the entry or its person's part is longer than what is read again.
         """
         self.sequence += 1
         self._see_time(event)
@@ -156,6 +175,8 @@ class Writer:
             commit = leaf.commitment(salt, text)
             self.db.execute("INSERT INTO person VALUES(?, ?, ?)", (self.sequence, salt, text))
         data = leaf.encode(event, self.sequence, commit)
+        if len(data) > LONGEST_VALUE:
+            raise ValueError("an entry is too long")
         self.db.execute("INSERT INTO leaf VALUES(?, ?)", (self.sequence, data))
         self._tree = self._tree.append(data)
         return replace(event, sequence=self.sequence)
@@ -196,10 +217,16 @@ class Writer:
     def note(self, notes: Notes) -> None:
         """Note what has to be known after a restart."""
         for name, text in notes.items():
+            if name in self._long:
+                self.db.execute("DELETE FROM meta WHERE key > ? AND key < ?", (name + _MORE, name + _BEHIND_MORE))
             if text is None:
                 self.db.execute("DELETE FROM meta WHERE key = ?", (name,))
-            else:
-                self.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, text))
+                continue
+            self.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, text[:_PIECE]))
+            for number, begin in enumerate(range(_PIECE, len(text), _PIECE), 1):
+                self._long.add(name)  # stays, whatever becomes of the transaction
+                row = f"{name}{_MORE}{number:05}", text[begin : begin + _PIECE]
+                self.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", row)
 
     def sign(self, before: Mark) -> None:
         """Sign all that there is if something was added since ``before``: the last thing of a transaction."""

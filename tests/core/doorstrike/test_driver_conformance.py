@@ -68,8 +68,7 @@ class Harness(StrikeHarness):
         if not self.rig.keep:
             self.rig.skip(GAP)
             before = self.rig.radio.connections
-            self.rig.advertise()
-            await self.rig.until(lambda: self.rig.radio.connections > before)
+            await self.rig.until(lambda: self.rig.radio.connections > before or self.rig.advertise())
 
     async def settle(self):
         """A kept connection hears at once; else what a poll fetches is here when it is over."""

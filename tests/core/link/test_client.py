@@ -22,10 +22,11 @@ from cryptography.x509.oid import NameOID
 from tests.link_cloud import Key, LinkCloud, b64, payload_of
 from tests.simulated import some_doors
 from vestibule_core.errors import KeySetInvalid, Refused
-from vestibule_core.link import client
-from vestibule_core.link.client import Link, LinkState, NotLinked, WrongIssuer, enrol, pause
+from vestibule_core.link import client, standing
+from vestibule_core.link.client import Link, NotLinked, WrongIssuer, enrol, pause
 from vestibule_core.link.code import EnrolmentCode
 from vestibule_core.link.messages import MAX_FRAME, MOST_OPEN, Begin, Close, Greeting, Hello, LinkedDoor, Unlock
+from vestibule_core.link.standing import LinkState
 from vestibule_core.model import Code, Word
 from vestibule_core.note import SignerKey
 
@@ -345,7 +346,7 @@ async def test_78_the_cloud_of_another_carrier_gets_no_hello(session, cloud):
 @pytest.mark.parametrize(
     "close, state",
     [
-        (Close.GOING_AWAY, LinkState.CONNECTING),
+        (Close.GOING_AWAY, LinkState.NOT_READY),
         (Close.TAKEN_OVER, LinkState.TAKEN_OVER),
         (Close.NOT_ENROLLED, LinkState.NOT_ENROLLED),
         (Close.CODE_UNUSABLE, LinkState.CODE_UNUSABLE),
@@ -358,6 +359,57 @@ async def test_how_the_cloud_ended_it_is_kept(session, cloud, close, state):
     async with linked(session, cloud) as link:
         await until(lambda: link.why)
         assert (link.state, link.why) == (state, f"closed by the cloud ({int(close)})")
+
+
+@pytest.mark.parametrize(
+    "ends, trouble",
+    [
+        ({"end_with": 1000}, LinkState.UNSTABLE),
+        ({"end_with": Close.GOING_AWAY}, LinkState.NOT_READY),
+        ({"end_with": Close.VIOLATION}, LinkState.NO_CLOUD),
+        ({"refuse_with": 1011}, LinkState.UNSTABLE),
+        ({"refuse_with": Close.GOING_AWAY}, LinkState.NOT_READY),
+    ],
+)
+async def test_a_link_that_ends_soon_after_each_hello_is_trouble_until_one_stands(
+    session, cloud, monkeypatch, ends, trouble
+):
+    monkeypatch.setattr(standing, "TELL_AFTER", 1.0)
+    monkeypatch.setattr(standing, "STOOD", 0.3)
+    for name, value in ends.items():
+        setattr(cloud, name, value)
+    async with linked(session, cloud) as link:
+        await until(lambda: link.trouble is not None)
+        await until(lambda: link.trouble is trouble)
+        assert len(cloud.connections) > 3
+        cloud.refuse_with = cloud.end_with = None
+        connection = await cloud.linked(len(cloud.connections) + 1)
+        while link.trouble is not None:
+            await connection.say(type="ping")
+            await asyncio.sleep(0.02)
+        assert cloud.connections[-1] is connection
+
+
+async def test_a_cloud_that_says_nothing_after_its_keys_has_not_stood_and_is_called_less_and_less(
+    session, cloud, monkeypatch
+):
+    waits = []
+    monkeypatch.setattr(standing, "STOOD", 0.05)
+    monkeypatch.setattr(client, "SILENCE", 0.1)
+    monkeypatch.setattr(client, "pause", lambda state, failures, chance: waits.append(failures) or 0.01)
+    async with linked(session, cloud):
+        await until(lambda: len(waits) >= 3)
+    assert waits[:3] == [0, 1, 2]
+
+
+async def test_that_nobody_is_there_is_no_trouble(session, cloud, monkeypatch):
+    monkeypatch.setattr(standing, "TELL_AFTER", 0.0)
+    await cloud.stop()
+    async with linked(session, cloud) as link:
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+            assert link.trouble is None
+        assert link.state is LinkState.UNREACHABLE
 
 
 # ---- where it goes ----
@@ -566,7 +618,7 @@ async def test_a_cloud_that_ends_each_link_at_once_is_called_less_and_less(sessi
 
 async def test_after_a_link_that_stood_it_comes_back_soon(session, cloud, monkeypatch):
     waits = []
-    monkeypatch.setattr(client, "STOOD", 0.0)
+    monkeypatch.setattr(standing, "STOOD", 0.0)
     monkeypatch.setattr(client, "pause", lambda state, failures, chance: waits.append(failures) or 0.01)
     async with linked(session, cloud):
         for number in range(1, 4):

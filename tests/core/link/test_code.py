@@ -84,6 +84,14 @@ def test_an_error_says_what_to_do(text, what_to_do):
         EnrolmentCode.parse(text)
 
 
+def test_each_slip_has_its_own_word_for_a_form():
+    texts = {"": "code_none", str(CODE) + "!": "code_not_alone", "vst1.A": "code_cut", "vst1.": "code_check"}
+    for text, word in (texts | {spelt(bytes(48)): "code_no_host"}).items():
+        with pytest.raises(CodeInvalid) as refused:
+            EnrolmentCode.parse(text)
+        assert refused.value.slip == word
+
+
 @pytest.mark.parametrize("root, secret", [(b"", CODE.secret), (CODE.root, b"")])
 def test_a_code_without_a_root_or_a_secret_is_not_made(root, secret):
     with pytest.raises(CodeInvalid, match="not complete"):

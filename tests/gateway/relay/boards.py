@@ -47,10 +47,10 @@ def shelly(unit: ShellyUnit, *, password: str | None = PASSWORD, **changes: Any)
 
 
 def hurry(monkeypatch: Any) -> None:
-    monkeypatch.setattr(modbus, "ANSWER", 0.15)
+    monkeypatch.setattr(modbus, "ANSWER", 0.4)
     monkeypatch.setattr(modbus, "FIRST_RETRY", 0.02)
     monkeypatch.setattr(modbus, "LONGEST_RETRY", 0.04)
-    monkeypatch.setattr(esphome, "ANSWER", 0.25)
+    monkeypatch.setattr(esphome, "ANSWER", 0.4)
     monkeypatch.setattr(esphome, "GREETING", 1.0)
     monkeypatch.setattr(esphome, "LOOK", 0.02)
     monkeypatch.setattr(esphome, "FIRST_RETRY", 0.02)

@@ -90,7 +90,8 @@ def test_a_file_without_boards_has_none():
         ("[board.hall]", 1, "board.hall.kind: this is missing"),
         ('[board.hall]\nkind = "zigbee"', 2, '"modbus", "memory"'),
         ('[board.hall]\nkind = "modbus"', 1, "board.hall.host: this is missing"),
-        ('[board.hall]\nkind = "modbus"\nhost = " "', 3, "an address"),
+        ('[board.hall]\nkind = "modbus"\nhost = " "', 3, "an IP address: the board's, which should be a fixed one"),
+        (HALL.replace("10.0.0.7", "hall.lan"), 3, "an IP address"),  # a name server that is dead would hold up others
         (HALL + "prot = 502", 4, 'the nearest one is "port"'),
         (HALL + "port = 65536", 4, "a port"),
         (HALL + "unit = 0", 4, "a unit id"),

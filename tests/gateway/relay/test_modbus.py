@@ -20,6 +20,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 from gateway.relay import modbus
 from gateway.relay.config import Framing
 from gateway.relay.modbus import LONGEST_FLASH, ModbusBoard, flash_units
+from scripts.demo_home.home import free_port
 from scripts.demo_home.relay_board import LOOPBACK, RelayBoard
 from tests.conftest import ROOT
 from vestibule_core.door import Lock
@@ -55,6 +56,7 @@ async def at_work(relays, **changes):
 @pytest.fixture
 async def board(relays):
     async with at_work(relays) as board:
+        await until(lambda: board.input(1).sense is Sense.INACTIVE)  # which it reads after its outputs
         yield board
 
 
@@ -245,9 +247,11 @@ async def test_a_command_that_waits_for_a_dead_network_is_thrown_away_with_its_c
 
 async def test_a_caller_who_gives_up_leaves_no_answer_for_the_next_one(relays, board):
     relays.lose_answers()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.02):
-            await board.channel(1).release(PULSE)
+    asking = asyncio.create_task(board.channel(1).release(PULSE))
+    await until(lambda: relays.writes)
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert asking.cancelled()
     relays.obey()
     await until(lambda: relays.connections > 1)  # on a new connection
     await board.channel(2).release(PULSE)
@@ -374,7 +378,7 @@ async def test_a_silent_board_makes_its_own_doors_unreachable_not_one_after_the_
     began = asyncio.get_running_loop().time()
     errors = await _ended([asyncio.create_task(board.channel(number).reach()) for number in range(1, 9)])
     assert all(isinstance(error, StrikeUnreachable) for error in errors)
-    assert asyncio.get_running_loop().time() - began < 4 * modbus.ANSWER
+    assert asyncio.get_running_loop().time() - began < 7 * modbus.ANSWER, "it would be eight"
     assert {board.input(number).sense for number in range(1, 9)} == {Sense.FAULT}
 
 
@@ -501,9 +505,7 @@ async def test_a_plain_modbus_server_is_a_board_without_flash_in_either_framing(
 
     bits = [SimData(0, values=[False] * 16, datatype=DataType.BITS)]
     words = [SimData(0, values=[0], datatype=DataType.REGISTERS)]
-    with socket.socket() as free:
-        free.bind((LOOPBACK, 0))
-        port = free.getsockname()[1]
+    port = free_port()
     framer = FramerType.SOCKET if framing == "tcp" else FramerType.RTU
     server = ModbusTcpServer(
         SimDevice(1, simdata=(bits, bits, words, words), action=seen), framer=framer, address=(LOOPBACK, port)
@@ -518,7 +520,7 @@ async def test_a_plain_modbus_server_is_a_board_without_flash_in_either_framing(
     assert strike.reading is Reading.RELEASED
     await strike.secure()
     assert strike.reading is Reading.SECURED
-    assert board.input(1).sense is Sense.INACTIVE
+    await until(lambda: board.input(1).sense is Sense.INACTIVE)
     assert set(coils) == {2}
     await board.stop()
     await server.shutdown()

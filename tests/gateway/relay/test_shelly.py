@@ -550,9 +550,11 @@ async def test_a_unit_that_is_gone_between_reach_and_release_was_told_nothing(un
 
 async def test_a_caller_who_gives_up_leaves_no_answer_and_no_connection_for_the_next_one(unit, board):
     unit.lose_answers()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await board.channel(1).release(PULSE)
+    asking = asyncio.create_task(board.channel(1).release(PULSE))
+    await until(lambda: commands(unit))
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert asking.cancelled()
     unit.obey()
     await board.channel(2).release(PULSE)
     assert unit.connections == 2
@@ -766,10 +768,10 @@ async def test_a_silent_unit_makes_its_own_doors_unreachable_not_one_after_the_o
         unit.fall_silent()
         await until(lambda: not board.channel(1).is_reachable)
         began = asyncio.get_running_loop().time()
-        tasks = [asyncio.create_task(board.channel(number).reach()) for number in range(1, 5)]
+        tasks = [asyncio.create_task(board.channel(number).reach()) for number in (1, 2, 3, 4) * 2]
         errors = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(error, StrikeUnreachable) for error in errors)
-        assert asyncio.get_running_loop().time() - began < 4 * module.ANSWER
+        assert asyncio.get_running_loop().time() - began < 7 * module.ANSWER, "it would be eight"
         assert {board.input(number).sense for number in (1, 2)} == {Sense.FAULT}
 
 

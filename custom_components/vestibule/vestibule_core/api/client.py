@@ -91,7 +91,9 @@ from .policy import Policy
 DEADLINE: Final = 10.0
 """Seconds until a connection stands, and until a question is answered."""
 COMMAND_DEADLINE: Final = 20.0
-"""Seconds until a command is answered: a strike may take its time."""
+"""Seconds until a command is answered: a strike may take its time. Not less than the gateway's ``limits.IDLE``: one
+that the network held back on a kept connection is then not carried out after "unknown" was said.
+"""
 SILENCE: Final = 45.0
 """Seconds without a frame or a ping after which a stream is lost; a gateway pings every 30."""
 _CLOSING: Final = 2.0

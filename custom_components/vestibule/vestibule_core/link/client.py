@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
-from enum import StrEnum
 from functools import partial
+from time import monotonic
 from typing import Final, Protocol
 
 import aiohttp
@@ -29,6 +29,7 @@ from ..errors import KeySetInvalid, MalformedMessage, Refused, VestibuleError
 from ..keyset import KeySet, Root
 from ..model import Code, DoorId, Issuer, Word
 from ..note import SignerKey
+from . import standing
 from .code import EnrolmentCode
 from .messages import (
     FROM_CLOUD,
@@ -57,6 +58,7 @@ from .messages import (
     write_challenge,
     write_hello,
 )
+from .standing import LinkState, Trouble
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -71,8 +73,6 @@ SPREAD: Final = 14.0
 """Seconds over which the first attempts of many buildings are spread; doubled with each failure. Ten thousand that lose
 the same cloud in the same second come back at 700 a second.
 """
-STOOD: Final = 60.0
-"""Seconds for which a link has to have stood to count as one that works."""
 TAKEN_OVER_PAUSE: Final = 60.0
 """Seconds at the least, when another connection of this controller has begun: two copies must not fight all day."""
 TURNED_AWAY_PAUSE: Final = 3600.0
@@ -81,31 +81,9 @@ _SENDING: Final = 10.0
 """Seconds for a frame to be taken by the network; a cloud that does not read is let go of."""
 _CLOSING: Final = 2.0
 
-
-class LinkState(StrEnum):
-    """How a link is, in one word for the host's texts."""
-
-    CONNECTED = "connected"
-    CONNECTING = "connecting"
-    """Not tried yet, or the cloud has gone away and asked us to come back."""
-    UNREACHABLE = "unreachable"
-    CERTIFICATE = "certificate"
-    """Somebody answers, whose certificate is not good for this host."""
-    NO_CLOUD = "no_cloud"
-    """What answers does not speak this protocol."""
-    WRONG_ISSUER = "wrong_issuer"
-    """It is the cloud of another carrier than the one that was enrolled."""
-    TAKEN_OVER = "taken_over"
-    """Another connection of this controller has begun: maybe a copy of this installation."""
-    NOT_ENROLLED = "not_enrolled"
-    """The cloud does not know this controller, or has removed it."""
-    CODE_UNUSABLE = "code_unusable"
-    """The enrolment code is unknown, used by another controller, or too old."""
-
-
 _TURNED_AWAY: Final = frozenset({LinkState.WRONG_ISSUER, LinkState.NOT_ENROLLED, LinkState.CODE_UNUSABLE})
 _CLOSED: Final = {
-    Close.GOING_AWAY: LinkState.CONNECTING,
+    Close.GOING_AWAY: LinkState.NOT_READY,
     Close.TAKEN_OVER: LinkState.TAKEN_OVER,
     Close.NOT_ENROLLED: LinkState.NOT_ENROLLED,
     Close.CODE_UNUSABLE: LinkState.CODE_UNUSABLE,
@@ -182,12 +160,22 @@ class Link:
         self._host = host
         self._chance = chance
         self._line: _Line | None = None
+        self._stood: float | None = None
+        """As ``standing.after`` has it, of the connection that there is or was last."""
+        self._trouble: Trouble | None = None
         self._listeners: list[Callable[[], None]] = []
 
     @property
     def is_connected(self) -> bool:
         """Whether the cloud has accepted our hello."""
         return self.state is LinkState.CONNECTED
+
+    @property
+    def trouble(self) -> LinkState | None:
+        """What keeps the link from standing and is a matter for people (``standing.told``), also while one that is
+        new looks well; None: nothing.
+        """
+        return standing.told(self._trouble, self._stood, monotonic())
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` at each change of ``state``; return what ends that."""
@@ -196,41 +184,36 @@ class Link:
 
     async def run(self) -> None:
         """Keep the link up until cancelled; what is being answered is cut off then."""
-        loop, failures = asyncio.get_running_loop(), 0
+        failures = 0
         while True:
-            since: float | None = None
-
-            def accepted() -> None:
-                nonlocal since
-                since = loop.time()
-                self._set(LinkState.CONNECTED, "")
-
+            self._stood = None
             try:
-                await self._once(accepted)
+                await self._once()
             except NotLinked as err:
                 _LOGGER.debug("link to %s: %s", self._where, err)
-                self._set(err.state, str(err))
+                self._ended(err.state, str(err))
             except Exception:
                 # Whatever it is: a link that is never begun again would keep every driver of this carrier outside.
                 _LOGGER.exception("A bug of Vestibule ended the link to %s", self._where)
-                self._set(LinkState.CONNECTING, "a fault of this program: see the log")
+                self._ended(LinkState.CONNECTING, "a fault of this program: see the log")
             except BaseException:
                 self._set(LinkState.CONNECTING, "ended")
                 raise
-            if since is not None and loop.time() - since >= STOOD:
+            if standing.has_stood(self._stood):
                 failures = 0
             await asyncio.sleep(pause(self.state, failures, self._chance()))
             failures += 1
 
-    async def _once(self, accepted: Callable[[], None]) -> None:
+    async def _once(self) -> None:
         line = await _open(self._session, self._where)
+        self._stood = 0.0
         try:
-            await self._serve(line, accepted)
+            await self._serve(line)
         finally:
             self._line = None
             await line.close()
 
-    async def _serve(self, line: _Line, accepted: Callable[[], None]) -> None:
+    async def _serve(self, line: _Line) -> None:
         begin = await line.read(Begin)
         try:
             hello = self._host.hello(begin)
@@ -239,8 +222,13 @@ class Link:
         await line.send(Greeting(_written(self._host.key, hello)))
         keys = await line.read(Keys)
         self._line = line
-        accepted()
-        work = _Work(line, self._host, hello)
+        self._set(LinkState.CONNECTED, "")
+        accepted_at = monotonic()
+
+        def heard() -> None:
+            self._stood = monotonic() - accepted_at
+
+        work = _Work(line, self._host, hello, heard)
         try:
             await work.take(keys)
             await work.listen()
@@ -260,6 +248,10 @@ class Link:
     def _tell(self, frame: FromController) -> None:
         if self._line is not None:
             self._line.send_soon(frame)
+
+    def _ended(self, state: LinkState, why: str) -> None:
+        self._trouble = standing.after(self._trouble, state, self._stood, monotonic())
+        self._set(state, why)
 
     def _set(self, state: LinkState, why: str) -> None:
         is_news = state is not self.state
@@ -340,8 +332,9 @@ def _written(key: SignerKey, hello: Hello) -> str:
 class _Work:
     """What is done for the cloud while one connection stands."""
 
-    def __init__(self, line: _Line, host: Host, hello: Hello) -> None:
-        self._line, self._host, self._hello = line, host, hello
+    def __init__(self, line: _Line, host: Host, hello: Hello, heard: Callable[[], None]) -> None:
+        """``heard`` is called for each frame that is understood."""
+        self._line, self._host, self._hello, self._heard = line, host, hello, heard
         self._open: dict[int, asyncio.Task[None]] = {}
         self._to_take: asyncio.Queue[Keys | IssuedPart] = asyncio.Queue(MOST_OPEN)
         self._taking = asyncio.get_running_loop().create_task(self._take())
@@ -349,12 +342,14 @@ class _Work:
     async def listen(self) -> None:
         """Answer until the connection ends: NotLinked."""
         while True:
-            match await self._line.receive(SILENCE):
+            frame = await self._line.receive(SILENCE)
+            self._heard()
+            match frame:
                 case AskChallenge(number, door):
                     self._answer(number, partial(self._challenge, number, door))
                 case Unlock(number, token):
                     self._answer(number, partial(self._present, number, token))
-                case Keys() | IssuedPart() as frame:
+                case Keys() | IssuedPart():
                     await self.take(frame)
                 case Ping():
                     await self._line.send(Pong())
