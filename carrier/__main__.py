@@ -11,6 +11,8 @@ from importlib.metadata import version
 from . import commands
 from .conformance import command as conformance
 
+# A thumbprint, a root key, a challenge (all random: one in 64 begins so), or a place south of the equator.
+_NO_OPTION = re.compile(r"-[A-Za-z0-9_-]{21,}|-[0-9.]+,.*")
 _EXTRA = {"aiosqlite", "alembic", "asyncpg", "sqlalchemy", "webauthn"}
 
 
@@ -25,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     commands.add_commands(subparsers)
     conformance.add_command(subparsers)
-    given = parser.parse_args(_kids_last(sys.argv[1:] if arguments is None else arguments))
+    given = parser.parse_args(_unmistaken(sys.argv[1:] if arguments is None else arguments))
     try:
         return int(given.run(given))
     except commands.Unusable as err:
@@ -40,10 +42,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _kids_last(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with a key's thumbprint that looks like an option where it cannot be taken for one."""
-    kids = [each for each in arguments if re.fullmatch("-[A-Za-z0-9_-]{42}", each)]
-    return [*(each for each in arguments if each not in kids), *(("--", *kids) if kids else ())]
+def _unmistaken(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with what begins with a dash and is no option where it cannot be taken for one: behind ``=``
+    after an option, behind ``--`` otherwise.
+    """
+    ends = arguments.index("--") if "--" in arguments else len(arguments)
+    first: list[str] = []
+    last: list[str] = []
+    for each in arguments[:ends]:
+        if not _NO_OPTION.fullmatch(each):
+            first.append(each)
+        elif first and re.fullmatch("--[a-z-]+", first[-1]):
+            first[-1] += f"={each}"
+        else:
+            last.append(each)
+    last += arguments[ends + 1 :]
+    return [*first, *(("--", *last) if last else ())]
 
 
 def _complain(why: str) -> int:

@@ -237,7 +237,7 @@ def _stolen_key(at: Stage) -> None:
     stolen = SigningKey(private_key(file))
     at.step("attacker", f"has a copy of the key that {NAME} signs with")
     before = key_set_version(at.home, ISSUER)
-    at.fleet.command("keys", "revoke", about=file.stem)
+    at.fleet.command("keys", "revoke", file.stem)
     at.fleet.new_keys()
     at.step("dispatch", "revokes the key and publishes a new one")
     if at.gateway_is_there:  # which is told of it, too

@@ -187,12 +187,9 @@ class Fleet:
     def _command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "carrier", *words, "--config", os.fspath(self.config)]
 
-    def command(self, *words: str, about: str | None = None) -> str:
-        """Return what a command of the cloud prints; ``about``: an argument that may begin with a dash. Raises
-        FleetFailed.
-        """
-        command = self._command(*words) + ([] if about is None else ["--", about])
-        ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    def command(self, *words: str) -> str:
+        """Return what a command of the cloud prints; raise FleetFailed."""
+        ran = subprocess.run(self._command(*words), cwd=REPOSITORY, capture_output=True, text=True, check=False)
         if ran.returncode:
             raise FleetFailed(f"vestibule-carrier {words[0]}: {ran.stderr.strip()}")
         return ran.stdout

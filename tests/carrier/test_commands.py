@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from carrier.__main__ import _kids_last, main
+from carrier.__main__ import _unmistaken, main
 from carrier.keys import fingerprint, read_key
 from tests.simulated import IDENTITY, some_doors
 from vestibule_core.link.code import EnrolmentCode
@@ -161,16 +161,27 @@ def _another(typed):
     return path
 
 
-@pytest.mark.parametrize("around", [[], ["--version"]])
-def test_a_thumbprint_that_looks_like_an_option_is_none(around):
-    kid = "-" + "A" * 42
-    assert _kids_last(["keys", "revoke", kid, *around]) == ["keys", "revoke", *around, "--", kid]
-    assert _kids_last(["keys", "revoke", "A" * 43, *around]) == ["keys", "revoke", "A" * 43, *around]
+@pytest.mark.parametrize("dashed", ["-" + "A" * 42, "--" + "A" * 41, "-" + "A" * 21, "-33.86,151.21"])
+@pytest.mark.parametrize("around", [[], ["--config", "file"]])
+def test_what_begins_with_a_dash_is_not_always_an_option(dashed, around):
+    assert _unmistaken(["keys", "revoke", dashed, *around]) == ["keys", "revoke", *around, "--", dashed]
+    assert _unmistaken(["keys", "revoke", *around, "--", dashed]) == ["keys", "revoke", *around, "--", dashed]
+    assert _unmistaken(["one", "--of", dashed, *around]) == ["one", f"--of={dashed}", *around]
+    assert _unmistaken(["one", f"--of={dashed}", "--position-age", "-1"]) == [
+        "one",
+        f"--of={dashed}",
+        "--position-age",
+        "-1",
+    ]
+    assert _unmistaken(["keys", "revoke", "A" * 43, *around]) == ["keys", "revoke", "A" * 43, *around]
 
 
-def test_a_key_whose_thumbprint_begins_with_a_dash_is_revoked_as_any_other(typed):
+@pytest.mark.parametrize("before", [[], ["--"]])
+@pytest.mark.parametrize("dashed", ["-" + "A" * 42, "--" + "A" * 41])
+def test_a_key_whose_thumbprint_begins_with_a_dash_is_revoked_as_any_other(typed, before, dashed):
     typed("migrate")
-    assert "there is no key -" in typed("keys", "revoke", "-" + "A" * 42, status=2)
+    words = ("keys", "revoke", "--config", typed.config, *before, dashed)
+    assert f"there is no key {dashed}" in typed(*words, config=False, status=2)
 
 
 def test_an_api_key_is_shown_once_and_revoked(typed):
