@@ -18,6 +18,7 @@ from .policy import PolicyDesk
 from .witness import Witness
 
 if TYPE_CHECKING:
+    from .links import Links
     from .stream import Stream
 
 
@@ -87,6 +88,11 @@ class Edge(Protocol):
     @property
     def carriers(self) -> Carriers:
         """The carriers whose clouds it has links to."""
+        ...
+
+    @property
+    def links(self) -> Links:
+        """The links to them."""
         ...
 
     @property

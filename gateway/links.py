@@ -22,13 +22,14 @@ from typing import Any, Final
 import aiohttp
 
 from vestibule_core import b64url
+from vestibule_core.api.messages import CarrierAlarm, LinkAlarm
 from vestibule_core.errors import KeySetInvalid, StoreFailed
 from vestibule_core.evidence import Broken
 from vestibule_core.link import client
 from vestibule_core.link.client import Enrolled, Link, WrongIssuer
 from vestibule_core.link.code import EnrolmentCode
 from vestibule_core.link.messages import MAX_DOORS, Begin, Hello, Keys, LinkedDoor, write_hello
-from vestibule_core.link.standing import TELL_AFTER, LinkState
+from vestibule_core.link.standing import CONTESTED, ENDS_SOON, NOT_ACCEPTED, TELL_AFTER, LinkState
 from vestibule_core.model import AccessEvent, Code, Decision, DoorId, EventName, Issuer, Means, Principal, Word
 from vestibule_core.note import SignerKey
 from vestibule_core.reconcile import Alarm
@@ -72,7 +73,7 @@ _WHY: Final[Mapping[LinkState, str]] = {
     LinkState.CERTIFICATE: "whoever answers has no good certificate for that name; is something in between?",
     LinkState.NO_CLOUD: "what answers there is no carrier's cloud that this version understands",
     LinkState.WRONG_ISSUER: "what answers there is another carrier's cloud",
-    LinkState.TAKEN_OVER: "something else is connected as this gateway: is there a copy of its state folder?",
+    LinkState.TAKEN_OVER: "something else was connected as this gateway: is there a copy of its state folder?",
     LinkState.NOT_ENROLLED: "the cloud does not know this gateway any more: ask the carrier for a new code",
     LinkState.CODE_UNUSABLE: "the code is unknown there, was used by somebody else, or is too old: ask for a new one",
     LinkState.UNSTABLE: "each ends soon: does a proxy or a firewall on the way cut it? If none does, ask the carrier",
@@ -122,6 +123,8 @@ class Links:
         self._open: dict[Issuer, _Kept] = {}
         self._early: deque[AccessEvent] = deque(maxlen=MOST_TOLD)
         """What came of tokens before there were links: of those that a crash has left without an outcome."""
+        self.alarms: tuple[CarrierAlarm, ...] = ()
+        """What somebody has to know of links, as of the last look."""
 
     async def start(self) -> None:
         """Call every cloud that there is a link to, and go on with that."""
@@ -160,6 +163,7 @@ class Links:
         """Be linked no more. Raises UnknownCarrier, IsLockedOut or StoreFailed."""
         was = await self.edge.carriers.unlink(who)
         await self._end(who)
+        self.look_for_alarms()
         return was
 
     def _begin(self, who: Issuer) -> None:
@@ -167,6 +171,7 @@ class Links:
         self._open[who] = kept = _Kept(self, who, self.edge.carriers.held(who).host or "", self._session)
         for event in self._early:
             kept.happened(event)
+        self.look_for_alarms()
 
     async def _end(self, who: Issuer) -> None:
         if (kept := self._open.pop(who, None)) is not None:
@@ -189,6 +194,31 @@ class Links:
 
     # ---- how they are ----
 
+    def look_for_alarms(self) -> None:
+        """See what somebody has to know now, and tell all clients if that is something else than before."""
+        before = self.alarms
+        self.alarms = tuple(
+            CarrierAlarm(who, alarm)
+            for who, kept in self._open.items()
+            if (held := self.edge.carriers.linked.get(who)) is not None  # it may just be removed
+            for alarm in self._alarms(held, kept)
+        )
+        for each in self.alarms:
+            if each not in before:
+                say(_LOGGER, logging.ERROR, f"carrier_{each.alarm}", issuer=each.issuer)
+        if self.alarms != before:
+            self.edge.stream.building_changed()
+
+    def _alarms(self, held: Linked, kept: _Kept) -> Iterator[LinkAlarm]:
+        if kept.link.state in NOT_ACCEPTED or kept.link.trouble is not None:
+            yield LinkAlarm.NO_LINK
+        if kept.is_contested:
+            yield LinkAlarm.TAKEN_OVER
+        if kept.keys_refused is not None:
+            yield LinkAlarm.KEYS_REFUSED
+        if held.published.expires_at - self.edge.controller.now().wall < ENDS_SOON:
+            yield LinkAlarm.KEYS_END
+
     def facts(self, who: Issuer) -> dict[str, Any]:
         """Return how the link to a carrier is, for a person."""
         held, kept = self.edge.carriers.held(who), self._open.get(who)
@@ -209,6 +239,8 @@ class Links:
         elif kept is None or not kept.link.is_connected:
             state, said = (LinkState.CONNECTING, "") if kept is None else (kept.link.state, kept.link.why)
             yield f"not connected: {why_not(state, said)}"
+        elif kept.is_contested:
+            yield f"within the last hour, {_WHY[LinkState.TAKEN_OVER]}"
         if kept is not None and kept.keys_refused is not None:
             yield f"its newest keys were refused: {kept.keys_refused}"
         if held.published.expires_at <= self.edge.controller.now().wall:
@@ -254,6 +286,8 @@ class _Kept:
         self.link = Link(session, where, self, chance=links.chance)
         self.keys_refused: str | None = None
         """Why the newest key set that was handed over was not taken."""
+        self._taken_over: float | None = None
+        """Seconds of boot time when something else was connected as this gateway."""
         self._offered: tuple[LinkedDoor, ...] = ()
         """The doors of the last hello."""
         self._answering = 0
@@ -270,6 +304,11 @@ class _Kept:
         self._tasks = [loop.create_task(work) for work in (self._keep(), self._tell(), self._look())]
         for task in self._tasks:
             task.add_done_callback(self._ended)
+
+    @property
+    def is_contested(self) -> bool:
+        """Whether something else was connected as this gateway lately, also if it is not any more."""
+        return self._taken_over is not None and self._edge.controller.now().boot - self._taken_over < CONTESTED
 
     async def end(self) -> None:
         """End it, once what is being answered is answered."""
@@ -322,6 +361,9 @@ class _Kept:
             is_passing = link.state in (LinkState.CONNECTING, LinkState.NOT_READY)
             level = logging.INFO if is_passing else logging.WARNING
             say(_LOGGER, level, "carrier_link", issuer=self._who, state=link.state, why=link.why)
+        if link.state is LinkState.TAKEN_OVER:
+            self._taken_over = self._edge.controller.now().boot
+        self._links.look_for_alarms()
 
     # ---- what was accepted ----
 
@@ -361,6 +403,7 @@ class _Kept:
             with suppress(*_NOT_NOW):
                 for day in await self._edge.carriers.look(self._who, asks=self.link.is_connected):
                     self.link.ask_list(day)
+            self._links.look_for_alarms()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._connected.wait()
@@ -412,6 +455,8 @@ class _Kept:
             self.keys_refused = str(err)
             say(_LOGGER, logging.ERROR, "carrier_keys_refused", issuer=self._who, why=str(err))
             raise
+        finally:
+            self._links.look_for_alarms()
 
     async def take_issued(self, text: str) -> None:
         """Take a part of a list. Raises KeySetInvalid."""

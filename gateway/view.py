@@ -42,7 +42,7 @@ def _standing(edge: Edge) -> dict[str, Any]:
         "clock_trusted": controller.clock_is_trusted,
         "journal_failed": edge.journal.failed,
         "disputed": controller.by_hand.disputed,
-        "alarms": tuple(CarrierAlarm(issuer, alarm) for issuer, alarm in edge.carriers.alarms)[:MAX_ALARMS],
+        "alarms": (*(CarrierAlarm(*each) for each in edge.carriers.alarms), *edge.links.alarms)[:MAX_ALARMS],
     }
 
 

@@ -38,15 +38,14 @@ from .const import DOMAIN, EVENT_ACCESS, SUBENTRY_CARRIER
 from .embedded import EmbeddedDoorway, VestibuleConfigEntry
 from .registered import resolve
 from .strikes import AbsentStrike
-from .vestibule_core.link.standing import LinkState
+from .vestibule_core.api.messages import LinkAlarm
+from .vestibule_core.link.standing import ENDS_SOON, NOT_ACCEPTED, LinkState
 from .vestibule_core.model import Code, EventName, Issuer, Means
 from .vestibule_core.reconcile import Alarm
 
 _LOGGER = logging.getLogger(__name__)
 
 LOOK_AGAIN: Final = timedelta(minutes=3)
-ENDS_SOON: Final = 7 * 86400
-"""Seconds before a carrier's key set ends from which on that is said."""
 UNHEARD: Final = 1800.0
 """Seconds after which it is no accident any more that a strike is out of reach."""
 
@@ -74,9 +73,13 @@ class Kind(StrEnum):
     CARRIER_UNSTABLE = "carrier_unstable"
     CLOCK_UNTRUSTED = "clock_untrusted"
     GATEWAY_AWAY = "gateway_away"
+    GATEWAY_CARRIER_KEYS_END = "gateway_carrier_keys_end"
+    GATEWAY_CARRIER_KEYS_REFUSED = "gateway_carrier_keys_refused"
     GATEWAY_CARRIER_LOCKED_OUT = "gateway_carrier_locked_out"
     GATEWAY_CARRIER_NEVER_ISSUED = "gateway_carrier_never_issued"
+    GATEWAY_CARRIER_NO_LINK = "gateway_carrier_no_link"
     GATEWAY_CARRIER_NO_LIST = "gateway_carrier_no_list"
+    GATEWAY_CARRIER_TAKEN_OVER = "gateway_carrier_taken_over"
     GATEWAY_CLOCK = "gateway_clock"
     GATEWAY_CONTESTED = "gateway_contested"
     GATEWAY_DISAGREES = "gateway_disagrees"
@@ -104,6 +107,7 @@ _WARNINGS: Final = frozenset(
     {
         Kind.CARRIER_KEYS_END,
         Kind.CARRIER_NO_LIST,
+        Kind.GATEWAY_CARRIER_KEYS_END,
         Kind.GATEWAY_CARRIER_NO_LIST,
         Kind.GATEWAY_PENDING,
         Kind.GATEWAY_UNWITNESSED,
@@ -131,11 +135,6 @@ _ALARMS: Final = {
     Alarm.NEVER_ISSUED: Kind.CARRIER_NEVER_ISSUED,
     Alarm.NO_LIST: Kind.CARRIER_NO_LIST,
 }
-_SAID: Final = {
-    LinkState.NOT_ENROLLED: Kind.CARRIER_NOT_ENROLLED,
-    LinkState.WRONG_ISSUER: Kind.CARRIER_NOT_ENROLLED,
-}
-"""What a cloud says once and means: that is told at once."""
 _LASTING: Final = {
     LinkState.CERTIFICATE: Kind.CARRIER_CERTIFICATE,
     LinkState.NO_CLOUD: Kind.CARRIER_NO_CLOUD,
@@ -147,6 +146,10 @@ GATEWAYS_ALARMS: Final = {
     Alarm.LOCKED_OUT: Kind.GATEWAY_CARRIER_LOCKED_OUT,
     Alarm.NEVER_ISSUED: Kind.GATEWAY_CARRIER_NEVER_ISSUED,
     Alarm.NO_LIST: Kind.GATEWAY_CARRIER_NO_LIST,
+    LinkAlarm.NO_LINK: Kind.GATEWAY_CARRIER_NO_LINK,
+    LinkAlarm.TAKEN_OVER: Kind.GATEWAY_CARRIER_TAKEN_OVER,
+    LinkAlarm.KEYS_REFUSED: Kind.GATEWAY_CARRIER_KEYS_REFUSED,
+    LinkAlarm.KEYS_END: Kind.GATEWAY_CARRIER_KEYS_END,
 }
 """What reconciliation finds, of the building's own links and of a gateway's."""
 
@@ -384,8 +387,8 @@ class _BuildingIssues(Issues):
             yield Issue(Kind.CARRIER_KEYS_END, about, names | {"until": _local_time(ends)})
         if (reason := links.keys_refused(issuer)) is not None:
             yield Issue(Kind.CARRIER_KEYS_REFUSED, about, names | {"reason": reason})
-        if (kind := _SAID.get(links.state(issuer))) is not None:
-            yield Issue(kind, about, names)
+        if links.state(issuer) in NOT_ACCEPTED:
+            yield Issue(Kind.CARRIER_NOT_ENROLLED, about, names)
         if (trouble := links.trouble(issuer)) is not None:
             yield Issue(_LASTING[trouble], about, names | {"host": enrolment.host})
         if links.is_contested(issuer):

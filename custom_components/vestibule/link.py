@@ -41,7 +41,7 @@ from .vestibule_core.leaf import Person
 from .vestibule_core.link.client import Enrolled, Link, WrongIssuer, enrol
 from .vestibule_core.link.code import EnrolmentCode
 from .vestibule_core.link.messages import MAX_DOORS, Begin, Hello, Keys, LinkedDoor
-from .vestibule_core.link.standing import LinkState
+from .vestibule_core.link.standing import CONTESTED, LinkState
 from .vestibule_core.model import AccessEvent, Actor, Code, Decision, DoorId, EventName, Issuer, Word
 from .vestibule_core.note import SignerKey
 from .vestibule_core.reconcile import Alarm, State
@@ -56,8 +56,6 @@ LOOK_EVERY: Final = 300.0
 """Seconds between two looks at what was accepted and listed, if nothing happens."""
 APART: Final = 0.2
 """Seconds between two looks at the least."""
-CONTESTED: Final = 3600.0
-"""Seconds for which it is told that a copy of this installation has taken a link over: the two take turns."""
 SETS_APART, SETS_AT_ONCE = 900.0, 4.0
 """Seconds between two newer key sets of a carrier, and how many may come at once."""
 TOLD_AGAIN: Final = 3600.0

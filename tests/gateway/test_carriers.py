@@ -35,7 +35,7 @@ from vestibule_core.journal import Spend
 from vestibule_core.keys import KeyStatus, SigningKey
 from vestibule_core.link import client as link_client
 from vestibule_core.link.code import EnrolmentCode
-from vestibule_core.link.standing import STOOD, TELL_AFTER, LinkState
+from vestibule_core.link.standing import CONTESTED, ENDS_SOON, STOOD, TELL_AFTER, LinkState
 from vestibule_core.model import AccessEvent, Actor, Code, Door, EventName, Issuer, read_clock
 
 SWIFT = Issuer("https://swift.example")
@@ -76,6 +76,10 @@ async def link(gateway: Gateway, cloud: LinkCloud) -> None:
     code = EnrolmentCode.parse(cloud.code())
     await gateway.links.link(await gateway.links.meet(code), code.host)
     await connected(gateway, Issuer(cloud.issuer))
+
+
+def link_alarms(gateway: Gateway) -> list[str]:
+    return [each.alarm.value for each in gateway.links.alarms]
 
 
 async def connected(gateway: Gateway, who: Issuer = SWIFT) -> None:
@@ -292,11 +296,38 @@ async def test_a_link_that_is_cut_soon_after_each_hello_is_wrong_also_while_a_ne
     await cloud.linked(tries + 1)
     await connected(linked)
     assert wrong() == [told]
+    assert link_alarms(linked) == ["no_link"]
     ahead += STOOD
     standing = cloud.connections[-1]
     await standing.say(type="ping")
     await cloud.until(lambda: standing.pongs)
     assert wrong() == []
+    linked.links.look_for_alarms()
+    assert link_alarms(linked) == []
+
+
+async def test_clients_hear_that_a_cloud_does_not_accept_the_gateway_any_more(linked, admin, cloud):
+    async with admin.stream() as frames:
+        assert (await frames.next())["alarms"] == []
+        cloud.refuse_with = 4003
+        cloud.connections[-1].cut()
+        told = await frames.until(lambda frame: frame["type"] == "building" and frame["alarms"])
+        assert told["alarms"] == [{"iss": SWIFT, "alarm": "no_link"}]
+        await linked.links.unlink(SWIFT)
+        await frames.until(lambda frame: frame["type"] == "building" and not frame["alarms"])
+
+
+async def test_that_a_copy_of_the_gateway_has_taken_a_link_over_is_told_for_an_hour(linked, cloud, monkeypatch):
+    monkeypatch.setattr(link_client, "TAKEN_OVER_PAUSE", 0.1)
+    await cloud.connections[-1].close(4001)
+    await cloud.linked(2)
+    await connected(linked)
+    (said,) = linked.links.facts(SWIFT)["wrong"]
+    assert "within the last hour, something else was connected as this gateway" in said
+    assert link_alarms(linked) == ["taken_over"]
+    linked.clock.advance(CONTESTED)
+    linked.links.look_for_alarms()
+    assert (linked.links.facts(SWIFT)["wrong"], link_alarms(linked)) == ([], [])
 
 
 # ---- which doors ----
@@ -441,15 +472,24 @@ async def test_a_bad_set_is_refused_and_changes_nothing(linked, cloud, _, make, 
     connections = len(cloud.connections)
     await cloud.publish(make(cloud))
     assert await refuses(linked) == reason
+    assert link_alarms(linked) == ["keys_refused"]
     assert (await cloud.deliver(linked.door.id))["word"] == "granted"
     assert len(cloud.connections) == connections, "the link stays: a better set may come"
     cloud.version = 3
     await cloud.publish(cloud.key_set())
     await until(lambda: not linked.links.facts(SWIFT)["wrong"])
+    assert link_alarms(linked) == []
 
 
 async def test_a_set_that_is_withheld_ends_by_itself(linked, cloud):
-    linked.clock.advance(31 * DAY)
+    ends = linked.carriers.held(SWIFT).published.expires_at
+    linked.clock.advance(ends - ENDS_SOON - linked.clock().wall - 1)
+    linked.links.look_for_alarms()
+    assert link_alarms(linked) == []
+    linked.clock.advance(2)
+    linked.links.look_for_alarms()
+    assert link_alarms(linked) == ["keys_end"]
+    linked.clock.advance(ENDS_SOON)
     outcome = await cloud.deliver(linked.door.id)
     assert (outcome["word"], await last_code(linked)) == ("invalid_token", Code.KEY_REVOKED)
     assert any(wrong.startswith("its keys ended on ") for wrong in linked.links.facts(SWIFT)["wrong"])

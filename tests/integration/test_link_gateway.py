@@ -15,7 +15,7 @@ from homeassistant.core import HomeAssistant
 from custom_components.vestibule import link
 from custom_components.vestibule.issues import GATEWAYS_ALARMS
 from custom_components.vestibule.vestibule_core.api.client import GatewayClient
-from custom_components.vestibule.vestibule_core.api.messages import Answer, CarrierAlarm
+from custom_components.vestibule.vestibule_core.api.messages import Answer, CarrierAlarm, LinkAlarm
 from custom_components.vestibule.vestibule_core.api.policy import Policy
 from custom_components.vestibule.vestibule_core.model import Issuer, Word
 from custom_components.vestibule.vestibule_core.reconcile import Alarm
@@ -217,7 +217,7 @@ async def test_a_token_that_a_gateway_may_have_spent_is_held_against_the_list_th
     assert cloud.connections[-1].accepted == [told]
 
 
-@pytest.mark.parametrize("alarm", list(Alarm))
+@pytest.mark.parametrize("alarm", [*Alarm, *LinkAlarm])
 async def test_what_a_gateway_finds_on_a_link_of_its_own_is_a_repair_here(site, paired, repairs, alarm):
     remote = paired.entry.runtime_data
     alarms = (

@@ -34,6 +34,7 @@ from vestibule_core.api.messages import (
     Happened,
     Hello,
     Info,
+    LinkAlarm,
     Lockdown,
     NextCertificate,
     Operate,
@@ -193,9 +194,17 @@ STANDING = {
     "clock_trusted": True,
     "journal_failed": False,
     "disputed": False,
-    "alarms": [{"iss": "https://parcels.example", "alarm": "never_issued"}],
+    "alarms": [
+        {"iss": "https://parcels.example", "alarm": "never_issued"},
+        {"iss": "https://parcels.example", "alarm": "no_link"},
+    ],
 }
-STANDS = STANDING | {"alarms": (CarrierAlarm(issuer("https://parcels.example"), reconcile.Alarm.NEVER_ISSUED),)}
+STANDS = STANDING | {
+    "alarms": (
+        CarrierAlarm(issuer("https://parcels.example"), reconcile.Alarm.NEVER_ISSUED),
+        CarrierAlarm(issuer("https://parcels.example"), LinkAlarm.NO_LINK),
+    )
+}
 EVENT = AccessEvent(
     outcome=EventName.ACCESS_GRANTED,
     door=DOORS[0],

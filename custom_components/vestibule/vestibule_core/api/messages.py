@@ -406,12 +406,31 @@ DOOR: Final = record(
 _DOORS: Final = listed(DOOR, MAX_DOORS)
 
 
+class LinkAlarm(StrEnum):
+    """What somebody has to know of a gateway's link to a carrier's cloud."""
+
+    NO_LINK = "no_link"
+    """The cloud does not accept the gateway, or no link has lasted for long (``standing.told``)."""
+    TAKEN_OVER = "taken_over"
+    """Something else was connected as this gateway within the last hour."""
+    KEYS_REFUSED = "keys_refused"
+    KEYS_END = "keys_end"
+    """The keys of the carrier end within days, or have ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class CarrierAlarm:
     """What somebody has to know of a carrier whose cloud the gateway has a link to."""
 
     issuer: Issuer
-    alarm: ReconcileAlarm
+    alarm: ReconcileAlarm | LinkAlarm
+
+
+def _alarm(word: str) -> ReconcileAlarm | LinkAlarm:
+    return ReconcileAlarm(word) if word in ReconcileAlarm else LinkAlarm(word)
+
+
+_ALARM: Final = parsed(_alarm, lambda alarm: alarm.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -437,7 +456,7 @@ _STANDING: Final[dict[str, Shape[Any]]] = {
     "clock_trusted": FLAG,
     "journal_failed": FLAG,
     "disputed": FLAG,
-    "alarms": listed(record(CarrierAlarm, {"iss": ("issuer", ISSUER), "alarm": choice(ReconcileAlarm)}), MAX_ALARMS),
+    "alarms": listed(record(CarrierAlarm, {"iss": ("issuer", ISSUER), "alarm": _ALARM}), MAX_ALARMS),
 }
 
 

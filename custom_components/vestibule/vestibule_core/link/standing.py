@@ -17,6 +17,10 @@ TELL_AFTER: Final = 900.0
 """Seconds of trouble until it is a matter for people. A cloud's restart is shorter; and between two tries there is a
 third of it at the most, so that it takes several.
 """
+CONTESTED: Final = 3600.0
+"""Seconds for which it is told that another installation has taken a link over."""
+ENDS_SOON: Final = 7 * 86400
+"""Seconds before the end of a carrier's keys from which that is told."""
 
 
 class LinkState(StrEnum):
@@ -42,6 +46,10 @@ class LinkState(StrEnum):
     """The enrolment code is unknown, used by another controller, or too old."""
     UNSTABLE = "unstable"
     """Somebody answers, and the link never stands for long: what many tries come to. No single one ends so."""
+
+
+NOT_ACCEPTED: Final = frozenset({LinkState.NOT_ENROLLED, LinkState.WRONG_ISSUER})
+"""What a cloud says once and means: a matter for people at once."""
 
 
 @dataclass(frozen=True, slots=True)
