@@ -1,5 +1,6 @@
 """What every test of this repository needs, with Home Assistant or without."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ ROOT = Path(__file__).parent.parent
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=2000, print_blob=True)
 settings.load_profile("default")
+
+# A background job of a shell is deaf to an interruption, and so is what it starts: the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Home Assistant's test plugin has a regular package of this name, which would hide ours, a namespace package,
 # if it were imported first. The run on the built wheel has no sources beside it and needs none.
