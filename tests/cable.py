@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Self
 
+from scripts.demo_home.home import free_port
+
 LOOPBACK = "127.0.0.1"
 
 
@@ -26,7 +28,7 @@ class Cable:
         self._ends: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, self.port)
+        self._server = await asyncio.start_server(self._serve, LOOPBACK, self.port or free_port())
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -20,6 +20,8 @@ from typing import Any, Self
 from aiohttp import WSCloseCode, WSMsgType, web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from scripts.demo_home.home import free_port
+
 DAY = 86400
 CERTAIN = 5.0
 """Seconds in which what has to come comes."""
@@ -140,7 +142,7 @@ class LinkCloud:
         app.router.add_get("/v1/link", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port or free_port()).start()
         self.port = int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:

@@ -45,7 +45,7 @@ RESTART: Final = 100
 """The exit code by which Home Assistant asks to be started again."""
 START_DEADLINE: Final = 120.0
 STOP_DEADLINE: Final = 40.0
-_OURS: Final = range(20_000, 32_000)
+PORTS: Final = range(20_000, 32_000)
 """Ports that no system gives to connections by itself."""
 _RANDOM: Final = random.SystemRandom()
 
@@ -487,7 +487,7 @@ def free_port(wanted: int = 0) -> int:
 
     It is none of those that the system gives to connections by itself: one of them might take it before it is used.
     """
-    for port in filter(None, (wanted, *_RANDOM.sample(_OURS, 100))):
+    for port in filter(None, (wanted, *_RANDOM.sample(PORTS, 100))):
         with sockets.socket() as probe, contextlib.suppress(OSError):
             # What Home Assistant does, too: a port whose last connections are still being closed is free.
             probe.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)

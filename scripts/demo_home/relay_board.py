@@ -30,6 +30,8 @@ from itertools import batched
 from pathlib import Path
 from typing import Final, Self
 
+from .home import free_port
+
 LOOPBACK: Final = "127.0.0.1"
 FLASH: Final = 0x0200
 ILLEGAL_FUNCTION: Final = 1
@@ -101,7 +103,7 @@ class RelayBoard:
 
     async def restore_power(self) -> None:
         """Power is on: it listens, on the same port as before."""
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, self.port)
+        self._server = await asyncio.start_server(self._serve, LOOPBACK, self.port or free_port())
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def cut_power(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from scripts.demo_home.home import free_port
 from tests.carrier.linked import until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,10 +28,10 @@ port = {port}
 
 
 @pytest.fixture
-def config(tmp_path, unused_tcp_port):
-    path = tmp_path / "carrier.toml"
-    path.write_text(CONFIG.format(port=unused_tcp_port))
-    return path, unused_tcp_port
+def config(tmp_path):
+    path, port = tmp_path / "carrier.toml", free_port()
+    path.write_text(CONFIG.format(port=port))
+    return path, port
 
 
 async def command(*arguments):

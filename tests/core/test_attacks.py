@@ -645,7 +645,7 @@ async def test_row_28_a_flood_of_challenge_requests(tmp_path):
             for _ in range(9000):
                 site.challenge(carrier=a)
             assert held() < 16 * 1024, "nothing is stored"
-        assert len(seen) == 1000
+        assert len(seen) >= 999, "of one second, they differ in 32 random bits"
         assert site.journal.sequence == 0
         assert (await site.present(b.token(early), b)).granted, "also one of before the flood"
         assert (await site.present(b.token(site.challenge(carrier=b)), b)).granted

@@ -171,7 +171,7 @@ async def step_by_step(journal, path, monkeypatch):
     """Write seven entries about Anna, and return the journal as it is on the disk after each step of her deletion."""
     monkeypatch.setattr(erasure, "STEP", 2)
     for number in range(7):
-        await journal.append(event(at=NOW + number), {"user_id": "u1", "user": "Anna"})
+        await journal.append(event(at=NOW + number), {"user_id": "u1", "user": "Anna B."})
     moments, step = [], erasure.go_on_deleting
 
     def watched(db, note):
@@ -188,14 +188,14 @@ async def test_a_deletion_that_a_crash_interrupts_is_on_record_and_is_done_to_it
     journal, path, monkeypatch
 ):
     moments = await step_by_step(journal, path, monkeypatch)
-    assert b"Anna" not in on_disk(path)
+    assert b"Anna B." not in on_disk(path)
     assert len(moments) >= 4
     for killed in moments:
-        assert b"Anna" in on_disk(killed)
+        assert b"Anna B." in on_disk(killed)
         again = await asyncio.to_thread(open_journal, killed)
         assert again.notes() == {}, "whom it is about is nobody else's to know"
         again.retain_now(Due(NEVER, NEVER, NEVER))
-        assert b"Anna" not in on_disk(killed)
+        assert b"Anna B." not in on_disk(killed)
         await asyncio.to_thread(again.close)
         assert proved(killed) == 8
         assert read_journal(killed, "SELECT key FROM meta WHERE key = 'empty' OR key LIKE 'deleting%'") == []
@@ -210,7 +210,7 @@ async def test_who_asks_again_by_the_same_entry_finishes_a_deletion_that_failed_
         again.start(lambda _: None)
         assert await again.subject(3) == Subject("u1", None, None)
         await again.delete(3)
-        assert b"Anna" not in on_disk(killed)
+        assert b"Anna B." not in on_disk(killed)
         assert await again.subject(3) is None
         await asyncio.to_thread(again.close)
 
@@ -220,7 +220,7 @@ async def test_what_is_taken_out_next_finishes_a_deletion_that_nobody_waits_for(
         again = await asyncio.to_thread(open_journal, killed)
         again.start(lambda _: None)
         assert await again.retain(Due(NEVER, NEVER, NEVER)) > 0
-        assert b"Anna" not in on_disk(killed)
+        assert b"Anna B." not in on_disk(killed)
         await asyncio.to_thread(again.close)
 
 
@@ -268,24 +268,24 @@ async def test_a_log_that_nobody_emptied_is_emptied_when_it_is_quiet_and_at_the_
     monkeypatch.setattr(journal_module, "QUIET", 0.05)
     monkeypatch.setattr(Journal, "_empty_log", lambda *_: None)
     for number in range(3):
-        await journal.append(event(at=NOW + number), {"user_id": "u1", "user": "Anna"})
+        await journal.append(event(at=NOW + number), {"user_id": "u1", "user": "Anna B."})
     await journal.delete(1)
-    assert b"Anna" in on_disk(path)
+    assert b"Anna B." in on_disk(path)
     killed = as_killed(path, path.parent.parent / f"{path.parent.name}-{when}")
     monkeypatch.undo()
     if when == "start":
         (await asyncio.to_thread(open_journal, killed)).close()
-        assert b"Anna" not in on_disk(killed)
+        assert b"Anna B." not in on_disk(killed)
     else:
         async with asyncio.timeout(5):
             while journal._must_empty:  # noqa: ASYNC110 - in the writer's thread, when nothing waits
                 await asyncio.sleep(0.05)
-        assert b"Anna" not in on_disk(path)
+        assert b"Anna B." not in on_disk(path)
 
 
 # ---- what a controller remembers besides ----
 
-ANN = Actor(user_id="ann-1", name="Ann", is_admin=True)
+ANN = Actor(user_id="ann-1", name="Ann B.", is_admin=True)
 BOB = Actor(user_id="bob-2", name="Bob", is_admin=False)
 MAX = Actor(user_id="max-3", name="Max", is_admin=True)
 """Who deletes."""
@@ -303,11 +303,11 @@ async def test_a_person_who_is_deleted_is_not_named_by_a_door_any_more(tmp_path,
         named = [site.controller.state(door.id).by.name for door in site.doors]
         assert await site.controller.delete_person(1, MAX) == 1
         assert (named, site.controller.state(one.id).by, site.controller.state(other.id).by.name) == (
-            ["Ann", "Bob"], None, "Bob",
+            ["Ann B.", "Bob"], None, "Bob",
         )  # fmt: skip
         assert site.state.lock is Lock.ACCESSED, "the door goes on"
         await site.controller.recorded()
-        assert b"Ann" not in site.all_bytes()
+        assert b"Ann B." not in site.all_bytes()
         assert b"Bob" in site.all_bytes()
 
 
@@ -330,7 +330,7 @@ async def test_a_person_who_is_deleted_while_the_strike_is_told_is_not_named_aft
         assert (await opening).granted
         assert await deleting == 1
         assert (site.state.by, site.state.lock) == (None, Lock.ACCESSED)
-        assert b"Ann" not in site.all_bytes()
+        assert b"Ann B." not in site.all_bytes()
 
 
 async def test_a_driver_who_is_deleted_was_never_named_and_the_carrier_still_is(tmp_path):
@@ -386,7 +386,7 @@ async def test_who_deletes_himself_is_not_written_down_by_that(tmp_path):
         assert (await site.controller.by_hand.open(site.door.id, ANN)).granted
         assert await site.controller.delete_person(1, ANN) == 1
         await site.told(EventName.PERSON_DELETED)
-        assert b"Ann" not in site.all_bytes()
+        assert b"Ann B." not in site.all_bytes()
 
 
 async def test_only_administrators_delete(tmp_path):
@@ -406,7 +406,7 @@ async def test_a_deletion_whose_caller_goes_away_is_done_to_its_end(tmp_path):
         deleting.cancel()
         await site.told(EventName.PERSON_DELETED)
         await site.journal.retain(Due(NEVER, NEVER, NEVER))  # waits for its turn
-        assert b"Ann" not in site.all_bytes()
+        assert b"Ann B." not in site.all_bytes()
         assert site.state.by is None
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 from aioesphomeapi import api_pb2
 from aioesphomeapi.core import MESSAGE_TYPE_TO_PROTO
 
+from scripts.demo_home.home import free_port
 from scripts.demo_home.relay_board import LOOPBACK
 from vestibule_core.errors import Violation
 from vestibule_core.nnpsk0 import KEY_SIZE, Responder, Transport
@@ -98,7 +99,7 @@ class Node:
         await self.reboot()
 
     async def restore_power(self) -> None:
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, self.port)
+        self._server = await asyncio.start_server(self._serve, LOOPBACK, self.port or free_port())
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def reboot(self) -> None:

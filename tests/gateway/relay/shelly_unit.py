@@ -20,6 +20,8 @@ from typing import Any, Final, Self
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from scripts.demo_home.home import free_port
+
 LOOPBACK: Final = "127.0.0.1"
 ID: Final = "shellyplus2-a8032ab12345"
 PASSWORD: Final = "correct horse battery staple"
@@ -121,7 +123,7 @@ class ShellyUnit:
         app.router.add_route("*", "/rpc/{method}", self._rpc_by_path)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, LOOPBACK, self.port)
+        site = web.TCPSite(self._runner, LOOPBACK, self.port or free_port())
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
 

@@ -97,7 +97,7 @@ class Hearing:
         """
         self._strike, self._controller, self._door = strike, controller, door
         # Whether anybody can be heard who wants out comes before the door that opens.
-        self._sensors = sorted(sensors, key=lambda sensor: sensor is not Sensor.REX)
+        self._sensors = sorted(sensors, key=lambda sensor: (sensor is not Sensor.REX, sensor))
         self._spends, self._now = spends, now
         self._said: dict[Sensor, Sense] = {}
         self._exit: Event | None = None
