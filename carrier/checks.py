@@ -312,10 +312,7 @@ def _route(asked: Asked, known: Known, now: datetime) -> Reason | None:
         return Reason.DOOR_NOT_AT_STOP
     if door.building_removed:
         return Reason.BUILDING_REMOVED
-    # A shift that goes past midnight is still the route's of the day on which it began.
-    if now.astimezone(door.zone).date() != stop.day and not (
-        stop.shift_from.astimezone(door.zone).date() == stop.day and stop.shift_from <= now < stop.shift_to
-    ):
+    if not is_today(stop.day, stop.shift_from, stop.shift_to, door.zone, now):
         return Reason.ROUTE_NOT_TODAY
     if stop.state is not StopState.DUE:
         return Reason.STOP_DONE if stop.state is StopState.DONE else Reason.STOP_CANCELLED
@@ -326,6 +323,15 @@ def _route(asked: Asked, known: Known, now: datetime) -> Reason | None:
     if any(opening not in (Opening.OPENED, Opening.UNKNOWN) for _, opening in stop.doors[:place]):
         return Reason.EARLIER_DOOR_FIRST
     return None
+
+
+def is_today(day: date, shift_from: datetime, shift_to: datetime, zone: tzinfo, now: datetime) -> bool:
+    """Return whether a route is today's where ``zone`` is. A shift that goes past midnight is still the route's of the
+    day on which it began.
+    """
+    if now.astimezone(zone).date() == day:
+        return True
+    return shift_from.astimezone(zone).date() == day and shift_from <= now < shift_to
 
 
 def _position(asked: Asked, known: Known, now: datetime) -> tuple[Reason | None, Mapping[str, int]]:

@@ -29,7 +29,7 @@ from vestibule_core.errors import MalformedMessage
 from vestibule_core.strict import FLAG, Message, integer, listed, number, raw, record, text
 
 from . import drivers, passkeys, words
-from .checks import Asked, AssertionFacts, Check, Fix, Reason, Verdict
+from .checks import Asked, AssertionFacts, Check, Fix, Reason, Verdict, is_today
 from .decide import decide
 from .intake import (
     MAX_REQUEST,
@@ -331,7 +331,11 @@ async def _today(call: Call) -> web.Response:
                 .order_by(DayRoute.shift_from, DayRoute.id, Stop.seq)
             )
         ).all()
-        stops = [row for row in rows if _is_today(row[1], ZoneInfo(row[2].zone), now)]
+        stops = [
+            (stop, route, building)
+            for stop, route, building in rows
+            if is_today(route.day, route.shift_from, route.shift_to, ZoneInfo(building.zone), now)
+        ]
         doors = await queries.openings(session, [stop.id for stop, _, _ in stops])
         wanted = {door for path in doors.values() for door, _ in path}
         names = {door.id: door.name for door in await session.scalars(select(Door).where(Door.id.in_(wanted)))}
@@ -354,10 +358,6 @@ async def _today(call: Call) -> web.Response:
             ],
         }
     )
-
-
-def _is_today(route: DayRoute, zone: ZoneInfo, now: datetime) -> bool:
-    return route.day == now.astimezone(zone).date() or route.shift_from <= now < route.shift_to
 
 
 # ---- a door ----

@@ -37,6 +37,8 @@ AHEAD: Final = timedelta(days=7)
 AFTERWARDS: Final = timedelta(days=1)
 """For which it stays published after it has signed last."""
 SET_FOR: Final = timedelta(days=35)
+CLOCKS_APART: Final = timedelta(minutes=5)
+"""By which a building's clock may be behind: for that long before it signs, a key is good there already."""
 _MOST: Final = 4096
 
 
@@ -271,7 +273,7 @@ def _signed_set(row: KeySet, issuer: Issuer, keys: list[KeyRow], root: SigningKe
             keyset.PublishedKey(
                 public=b64url.decode(key.public["x"].encode()),
                 use=keyset.Use(key.use),
-                valid_from=int(key.sign_from.timestamp()),
+                valid_from=int((key.sign_from - CLOCKS_APART).timestamp()),
                 valid_until=int(key.publish_until.timestamp()),
             )
             for key in keys

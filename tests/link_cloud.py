@@ -250,7 +250,7 @@ class LinkCloud:
         return self._sets[what]
 
     def token(self, door: str, nonce: str, *, by: Key | None = None, **claims: Any) -> str:
-        """Return a good token; ``claims`` are changed, ``jti`` of the last one is in ``self.jti``."""
+        """Return a good token; ``claims`` are changed. ``self.jti`` and ``self.day`` are the last one's."""
         now = int(time.time())
         self.jti = b64(os.urandom(16))
         said = {
@@ -266,6 +266,7 @@ class LinkCloud:
             "non": nonce,
             "chk": {"drv": "passkey", "rte": "route-1", "gps": {"d": 12, "acc": 8, "age": 3}, "req": now - 2},
         } | claims
+        self.day = datetime.fromtimestamp(said["iat"], UTC).date()
         return (by or self.signing).jws("door-unlock+jwt", said)
 
     def issued(

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import aiohttp
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -237,7 +238,7 @@ class Town:
             manifests.NewRoute(
                 1,
                 driver,
-                now.date(),
+                now.astimezone(ZoneInfo("Europe/Berlin")).date(),
                 begins,
                 ends,
                 tuple(

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
+from zoneinfo import ZoneInfo
 
 from . import hardware
 from .home import HOST, REPOSITORY, HomeFailed, free_port, postponed, uninterrupted, write_private
@@ -291,7 +292,12 @@ class Fleet:
             "shift_to": (now + max(begins, timedelta()) + lasts).isoformat(),
         }
         stop = {"building": self.building()["id"], "doors": list(doors), **window}
-        route = {"driver": self.driver(driver), "day": now.date().isoformat(), **shift, "stops": [stop]}
+        route = {
+            "driver": self.driver(driver),
+            "day": now.astimezone(self._zone).date().isoformat(),
+            **shift,
+            "stops": [stop],
+        }
         (brought,) = self.ask("POST", "/v1/manifests", {"routes": [route]})["routes"]
         (found,) = (each for each in self._routes(driver) if each["id"] == brought)
         return dict(found["stops"][0])
@@ -307,8 +313,13 @@ class Fleet:
                         return dict(stop)
         return None
 
+    @property
+    def _zone(self) -> ZoneInfo:
+        """Whose calendar a route's day is of."""
+        return ZoneInfo(self.building()["zone"])
+
     def _routes(self, driver: str) -> list[dict[str, Any]]:
         now = datetime.now(UTC)
-        days = {(now - SHIFT).date(), now.date()}
+        days = {at.astimezone(self._zone).date() for at in (now - SHIFT, now)}
         found = [route for day in sorted(days) for route in self.ask("GET", f"/v1/routes?day={day}")["routes"]]
         return [route for route in found if route["driver"] == self.driver(driver)]

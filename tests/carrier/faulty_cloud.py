@@ -158,7 +158,7 @@ class FaultyCloud:
         self._links[hello["ctl"]] = socket
         await self._keys(socket)
         if "no lists" not in self.faults:
-            yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
+            yesterday = (datetime.now(UTC) - timedelta(days=1, seconds=keyset.AFTER_MIDNIGHT)).date()
             for days in (1, 0):
                 await self._list(socket, hello["ctl"], yesterday - timedelta(days=days))
         return hello["ctl"]

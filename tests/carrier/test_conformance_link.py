@@ -343,3 +343,10 @@ def _at_port_1():
     cloud = FaultyCloud()
     cloud.port = 1
     return cloud
+
+
+@pytest.mark.parametrize(
+    "time, listed", [("00:09:59", "2026-11-23"), ("00:10:00", "2026-11-24"), ("23:59:59", "2026-11-24")]
+)
+def test_a_list_is_due_ten_minutes_after_its_day(time, listed):
+    assert str(playing._last_listed(datetime.fromisoformat(f"2026-11-25T{time}+00:00"))) == listed

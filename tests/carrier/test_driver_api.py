@@ -2,13 +2,15 @@
 
 import asyncio
 import json
-from datetime import time
+from datetime import time, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import select
 
-from carrier import drivers, limits
+from carrier import drivers, limits, manifests
 from carrier.decide import Unreachable
+from carrier.manifests import NewRoute, NewStop
 from carrier.store.tables import Device, Driver, Session
 from tests.carrier.authenticator import Authenticator
 from tests.carrier.served import FAR, ORIGIN, PLACE, Phone, Served, outcome
@@ -42,6 +44,18 @@ async def test_a_driver_joins_sees_todays_stop_and_opens_its_doors_in_order(serv
     assert [door["state"] for door in (await phone.today())["stops"][0]["doors"]] == ["opened", "opened"]
     assert await phone.open(0) == ("refused", {"route": "already_asked"})
     assert served.site.pulses == 2
+
+
+async def test_a_route_of_tomorrow_is_not_shown_tonight_although_its_shift_has_begun(served):
+    """The door would refuse it as not today's."""
+    now = served.now()
+    begins, ends = now - timedelta(hours=1), now + timedelta(hours=2)
+    stop = NewStop(1, served.building, served.doors, begins, ends, None)
+    tomorrow = now.astimezone(ZoneInfo("Europe/Berlin")).date() + timedelta(days=1)
+    async with served.store.transaction() as session:
+        await manifests.bring(session, [NewRoute(1, served.other, tomorrow, begins, ends, (stop,))], "tests", now)
+    phone = await served.phone(served.other)
+    assert (await phone.today())["stops"] == []
 
 
 async def test_all_of_it_is_the_same_on_postgresql(tmp_path, cluster):

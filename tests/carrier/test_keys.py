@@ -151,6 +151,19 @@ async def test_a_key_that_comes_late_begins_when_the_last_one_ends(cloud):
         await cloud.rotate()
 
 
+async def test_a_building_whose_clock_is_behind_takes_the_next_key_from_its_first_second_on(cloud):
+    """Its tokens would be refused there as those of a revoked key."""
+    await cloud.rotate()
+    cloud.now += 29 * DAY
+    (second,) = await cloud.rotate()
+    row = await cloud.publish()
+    raw = cloud.root.private.public_key().public_bytes_raw()
+    read = keyset.read(row.text, keyset.pin(ISSUER, raw, hashlib.sha256(raw).digest()), None, row.iat)
+    (next_one,) = (key for key in read.trusted if key.kid == second.kid)
+    begins = second.sign_from.timestamp()
+    assert (next_one.opens(begins - 300), next_one.opens(begins - 301)) == (True, False)
+
+
 async def test_a_key_signs_for_30_days_and_stays_published_for_one_more(cloud):
     (first, _) = await cloud.rotate()
     cloud.now += 29 * DAY

@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from scripts.demo_home.fleet import ISSUER, NAME, ROBIN, YOU, Fleet
 from scripts.demo_home.home import REPOSITORY, Home, free_port
 from scripts.demo_home.stage import read_relays_log
 from scripts.demo_home.websocket import WebSocket
+from vestibule_core.hours import Day
 
 from .conftest import errors, journal_of
 
@@ -316,7 +317,7 @@ def test_before_its_time_a_stop_is_refused(site: Site) -> None:
 
 def test_outside_the_buildings_own_hours_both_phone_and_activity_say_so(site: Site) -> None:
     site.has_stop()
-    elsewhen = {"days": ["mon"], "from": "00:00:00", "to": "00:01:00"}
+    elsewhen = {"days": [list(Day)[datetime.now(UTC).weekday() - 3]], "from": "00:00:00", "to": "00:01:00"}
     change(site.home, "carrier", ISSUER, "linked", {"hours": [elsewhen]})
     with site.hearing() as socket:
         site.presses("Open: Lobby")

@@ -100,10 +100,6 @@ async def linked(gateway: Gateway, admin: Caller, cloud: LinkCloud) -> Gateway:
     return gateway
 
 
-def today() -> date:
-    return datetime.now(UTC).date()
-
-
 async def rotate(cloud: LinkCloud, *signing: Key) -> None:
     """Publish the next key set, with these keys."""
     cloud.version += 1
@@ -456,7 +452,7 @@ BAD_SETS: list[tuple[str, Callable[[LinkCloud], str], str]] = [
     ("signed by an online key", lambda cloud: cloud.key_set(ver=3, by=cloud.signing), "wrong_root"),
     (
         "served again past its time",
-        lambda cloud: cloud.key_set(ver=3, iat=int(time.time()) - 31 * 86400, exp=int(time.time()) - 1),
+        lambda cloud: cloud.key_set(ver=3, iat=int(time.time()) - 31 * 86400, exp=int(time.time()) - 86400),
         "expired",
     ),
     ("under another issuer", lambda cloud: cloud.key_set(ver=3, iss="https://other.example"), "wrong_issuer"),
@@ -645,7 +641,7 @@ async def test_a_link_that_comes_up_during_a_look_asks_for_its_lists_at_once(gat
 
 
 def issued(cloud: LinkCloud, *jtis: str, day: date | None = None, **members: Any) -> str:
-    return cloud.issued(str(IDENTITY.verifier), list(jtis), day=day or today(), **members)
+    return cloud.issued(str(IDENTITY.verifier), list(jtis), day=day or cloud.day, **members)
 
 
 async def say_list(cloud: LinkCloud, text: str) -> None:
@@ -675,7 +671,7 @@ async def test_an_accepted_token_that_was_never_issued_alarms_and_locks_out_afte
     await stolen(linked, cloud)
     standing = (await admin.get("/v1/doors")).json["alarms"]
     assert standing == [{"iss": SWIFT, "alarm": "never_issued"}]
-    assert await look(linked) == (today(),), "the list is asked for again"
+    assert await look(linked) == (cloud.day,), "the list is asked for again"
     assert (await cloud.deliver(linked.door.id))["word"] == "granted", "not yet"
     async with admin.stream(linked.journal.sequence) as frames:
         linked.clock.advance(DAY)
@@ -718,7 +714,7 @@ async def test_a_list_that_comes_late_ends_the_alarm(linked, cloud):
     cloud.connections[-1].cut()
     again = await cloud.linked(connections + 1)
     await cloud.until(lambda: again.asked_lists)
-    assert again.asked_lists == [today().isoformat()]
+    assert again.asked_lists == [cloud.day.isoformat()]
     await say_list(cloud, issued(cloud, jti, iat=int(linked.clock().wall)))
     await until(lambda: alarms(linked) == [])
     linked.clock.advance(DAY)
@@ -728,7 +724,8 @@ async def test_a_list_that_comes_late_ends_the_alarm(linked, cloud):
 
 async def test_a_token_of_the_last_second_of_a_day_is_looked_for_in_that_days_list(linked, cloud):
     """Row 70: no lock-out, whatever the gateway's own clock says that day is."""
-    midnight = datetime(today().year, today().month, today().day, tzinfo=UTC) + timedelta(days=1)
+    day = datetime.now(UTC).date()
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
     last = int(midnight.timestamp()) - 1
     chk = {"drv": "passkey", "rte": "r", "gps": {"d": 12, "acc": 8, "age": 3}, "req": last - 2}
     linked.clock.advance(last + 3 - linked.clock().wall)
@@ -736,8 +733,8 @@ async def test_a_token_of_the_last_second_of_a_day_is_looked_for_in_that_days_li
     jti = cloud.jti
     linked.clock.advance(DAY)
     await say_list(cloud, issued(cloud, jti))
-    await say_list(cloud, issued(cloud, day=today() + timedelta(days=1)))
-    await until(lambda: linked.carriers._books[SWIFT].newest == today())
+    await say_list(cloud, issued(cloud, day=day + timedelta(days=1)))
+    await until(lambda: linked.carriers._books[SWIFT].newest == day)
     linked.clock.advance(DAY)
     await look(linked)
     assert alarms(linked) == []
@@ -760,7 +757,7 @@ async def test_a_list_that_is_not_the_carriers_changes_nothing(linked, cloud):
     for text in (
         issued(cloud, by=cloud.signing),
         issued(cloud, iss="https://other.example"),
-        cloud.issued(str(IDENTITY.verifier).replace("test", "other"), [], day=today()),
+        cloud.issued(str(IDENTITY.verifier).replace("test", "other"), [], day=cloud.day),
         "no list",
     ):
         await say_list(cloud, text)
@@ -780,13 +777,15 @@ def gateways():
 
 async def test_a_lock_out_survives_a_kill_in_the_moment_it_is_told(tmp_path, gateways, cloud):
     """Row 70: no restart is a way in."""
+    cloud.token("door:x", b64(bytes(16)), iat=(began := int(time.time())))
     job = asyncio.to_thread(
         gateways.run, "lock_out", folder=tmp_path, code=cloud.code(), carrier="Swift", issued=issued(cloud)
     )
     running = asyncio.create_task(job)
     await until(lambda: cloud.connections and "secret" not in cloud.connections[-1].greeting, 20)
     (door,) = (each["id"] for each in (await cloud.linked()).hello["doors"])
-    assert (await cloud.deliver(door))["word"] == "granted"
+    chk = {"drv": "passkey", "rte": "r", "gps": {"d": 12, "acc": 8, "age": 3}, "req": began - 2}
+    assert (await cloud.deliver(door, iat=began, exp=began + 60, chk=chk))["word"] == "granted"
     report = await running
     assert (report.killed, report["never_issued"], report.all("survived")) == (True, ["never_issued"], [])
     connections = len(cloud.connections)
@@ -986,4 +985,4 @@ async def test_after_an_epoch_a_link_is_still_the_same_controllers(linked, cloud
     assert (await cloud.deliver(linked.door.id))["word"] == "granted"
     linked.clock.advance(1.1 * DAY)
     await say_list(cloud, issued(cloud, cloud.jti))  # for the name that the cloud knows
-    await until(lambda: linked.carriers._books[SWIFT].newest == today())
+    await until(lambda: linked.carriers._books[SWIFT].newest == cloud.day)
