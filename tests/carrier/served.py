@@ -39,7 +39,7 @@ HOST = "swift.example"
 ORIGIN = f"https://{HOST}"
 PLACE = (52.5163, 13.3777)
 """Where the doors are."""
-FAR = (52.52001, 13.3777)
+FAR = (52.520004, 13.3777)
 """About 410 m north of there."""
 
 
