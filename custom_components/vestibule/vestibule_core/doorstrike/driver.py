@@ -582,13 +582,14 @@ class BleStrike:
             while (start := self._known.fetch_from()) is not None:
                 try:
                     # How long it has been up tells when they were; what happens meanwhile is told of while it does.
-                    up = frames.open_uptime((await connection.ask(Command(Op.PING))).body)
+                    up_ms = frames.open_uptime((await connection.ask(Command(Op.PING))).body)
+                    up_since = None if up_ms is None else self._clock().wall - up_ms / 1000  # pages take their time
                     events = await self._events_from(connection, start)
                 except Violation:
                     await connection.close()
                     raise StrikeUnreachable(REASONS[Ending.VIOLATION]) from None
                 if events:
-                    self._tell_of(self._known.fetched(events, self._clock(), up))
+                    self._tell_of(self._known.fetched(events, self._clock(), up_since))
                 else:
                     self._known.nothing_to_fetch()
 

@@ -131,15 +131,16 @@ class Known:
         self._live[event.seq] = now.wall
         return self.fetched((event,), now) if event.seq == self.heard + 1 else []
 
-    def fetched(self, events: Sequence[Event], now: Now, uptime_ms: int | None = None) -> list[StrikeEvent]:
+    def fetched(self, events: Sequence[Event], now: Now, up_since: float | None = None) -> list[StrikeEvent]:
         """Events were fetched, in order; return those that are to be told of.
 
-        ``uptime_ms``: how long the strike had been up just before, if it said so.
+        ``up_since``: when it had powered up last (wall clock), if it has just said so.
         """
         heard = self.heard
         if not (new := [event for event in events if event.seq > heard]):
             return []
-        up_since = now.wall - uptime_ms / 1000 if uptime_ms is not None and new[-1].seq >= self.newest else None
+        if new[-1].seq < self.newest:
+            up_since = None
         told, booted = timed(
             new, self.kept.booted, follows=heard or None, known=self._known_time, now=now.wall, up_since=up_since
         )
