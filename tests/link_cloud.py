@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from scripts.demo_home.home import free_port
 
 DAY = 86400
-CERTAIN = 5.0
+CERTAIN = 30.0
 """Seconds in which what has to come comes."""
 
 

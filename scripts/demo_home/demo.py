@@ -32,7 +32,7 @@ from vestibule_core.model import Issuer
 
 from . import building, carrier
 from .building import Door
-from .fleet import ROBIN, Fleet
+from .fleet import ROBIN, Fleet, FleetFailed
 from .fleet import USUAL_PORT as CLOUDS_PORT
 from .home import HOST, REPOSITORY, USUAL_PORT, VESTIBULE, Home, HomeFailed, answers, free_port, write_private
 from .phone import Phone, Place
@@ -137,7 +137,14 @@ def running(folder: Path, *, wanted_port: int, fresh: bool) -> Iterator[tuple[De
         fleet = running.enter_context(fleet_of(folder, CLOUDS_PORT if wanted_port == USUAL_PORT else 0))
         home = running.enter_context(home_of(folder, free_port(wanted_port)))
         home.radio = None if gate is None else gate.hears
-        demo = make(folder, home, gate=gate, room=room, fleet=fleet) if first else resume(folder, home)
+        if first:
+            demo = make(folder, home, gate=gate, room=room, fleet=fleet)
+        else:
+            demo = resume(folder, home)
+            try:
+                fleet.wait_until_linked(1 if room is None else 2)
+            except FleetFailed as err:  # somebody may have removed the carrier in the browser
+                print(err, flush=True)
         yield demo, home, fleet
 
 

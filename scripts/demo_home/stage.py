@@ -37,7 +37,7 @@ AT_THE_DOOR: Final = 11.0
 """Metres."""
 RELOCK_GRACE: Final = 6.0
 """Seconds past the access time within which a door must be locked again."""
-TELLING: Final = 3.0
+TELLING: Final = 30.0
 """Seconds within which what happened must be told."""
 SILENCE: Final = 0.3
 """Seconds after which nothing more is told."""

@@ -6,6 +6,7 @@ Its event loop runs in a thread of its own, because who drives a browser has one
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Coroutine, Mapping
@@ -14,7 +15,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-PATIENCE: Final = 10.0
+PATIENCE: Final = 30.0
 """Seconds until an answer that does not come is an error."""
 TURN: Final = 0.2
 """Seconds."""
@@ -49,7 +50,7 @@ class WebSocket:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._do(self._session.close())
+        self._do(self._open.aclose())
         self._end()
 
     def command(self, command: Mapping[str, Any]) -> Any:
@@ -73,16 +74,14 @@ class WebSocket:
         self._thread.shutdown()
 
     async def _connect(self) -> None:
-        self._session = aiohttp.ClientSession()
-        try:
-            self._socket = await self._session.ws_connect(self._url, max_msg_size=0)
+        async with contextlib.AsyncExitStack() as connecting:
+            session = await connecting.enter_async_context(aiohttp.ClientSession())
+            self._socket = await connecting.enter_async_context(session.ws_connect(self._url, max_msg_size=0))
             await self._receive(PATIENCE)
             await self._socket.send_json({"type": "auth", "access_token": self._access})
             if (answer := await self._receive(PATIENCE))["type"] != "auth_ok":
                 raise CommandRefused(answer["message"])
-        except BaseException:
-            await self._session.close()
-            raise
+            self._open = connecting.pop_all()
 
     async def _command(self, command: Mapping[str, Any]) -> Any:
         self._number += 1

@@ -50,8 +50,19 @@ def automation(lock: str, **trace: int) -> dict[str, Any]:
     }
 
 
+def wait_for_both_automations(home: Home) -> None:
+    """They are loaded only after it was answered that they were taken."""
+    deadline = time.monotonic() + 30
+    states: list[str] = []
+    while states != ["on", "on"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        shown = home.get("/api/states")
+        states = [state["state"] for state in shown if state["entity_id"].startswith("automation.")]
+
+
 def wait_for_the_automation(home: Home) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while [run["state"] for run in home.commands({"type": "trace/list", "domain": "automation"})[0]] != ["stopped"]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -158,6 +169,7 @@ def site(place: Path) -> Iterator[Site]:
         lock = entities_of(home, demo.door("lobby"))[Part.LOCK]
         home.post("/api/config/automation/config/traced", automation(lock))
         home.post("/api/config/automation/config/untraced", automation(lock, stored_traces=0))
+        wait_for_both_automations(home)
         assert resident.perform("lock.unlock", {"entity_id": lock}) is None
         yield Site(home, demo, driver, resident, user_id, token)
 

@@ -397,7 +397,7 @@ class Site:
         await self.hass.async_block_till_done()
 
     async def until(self, state: str, door: DoorId | None = None) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while self.lock(door).state != state:  # noqa: ASYNC110 - as an eye on the dashboard would
                 await asyncio.sleep(0.005)
 

@@ -14,8 +14,10 @@ from homeassistant.setup import async_setup_component
 from homeassistant.util import dt as dt_util
 from pytest_homeassistant_custom_component.common import async_capture_events
 
+from custom_components.vestibule import strikes
 from custom_components.vestibule.const import DOMAIN
 from custom_components.vestibule.vestibule_core import door as door_module
+from custom_components.vestibule.vestibule_core import door_task
 from custom_components.vestibule.vestibule_core.errors import StoreFailed
 from custom_components.vestibule.vestibule_core.pin import Pin
 from tests.integration.site import RelayButton, Site
@@ -86,7 +88,7 @@ async def sensed(site, entity, value):
 
 async def told(site, outcome):
     """Wait until this is told of."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while outcome not in [outcome for outcome, _ in site.outcomes()]:  # noqa: ASYNC110 - as an eye would
             await asyncio.sleep(0.005)
     await site.settle()
@@ -336,8 +338,10 @@ async def test_no_control_of_a_door_is_exposed_to_voice_assistants_unasked(hass,
 
 
 async def test_the_release_is_shown_with_who_asked_for_it_and_not_with_who_asks_meanwhile(
-    hass, timed, relay, admin, resident
+    hass, timed, relay, admin, resident, monkeypatch
 ):
+    monkeypatch.setattr(strikes, "CONFIRMATION", 30.0)
+    monkeypatch.setattr(door_task, "STRIKE_DEADLINE", 40.0)
     states = async_capture_events(hass, "state_changed")
     relay.obeys = False  # answers late
     unlocking = asyncio.create_task(timed.unlock(context=resident))

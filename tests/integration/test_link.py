@@ -75,7 +75,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-async def until(is_so: Callable[[], Any], seconds: float = 5) -> None:
+async def until(is_so: Callable[[], Any], seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
         while not is_so():  # noqa: ASYNC110 - as an eye on the dashboard would
             await asyncio.sleep(0.01)

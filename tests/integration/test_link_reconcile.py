@@ -63,7 +63,7 @@ async def shown(repairs: Repairs) -> set[str]:
 
 
 async def until_shown(repairs: Repairs, *kinds: str) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await shown(repairs) != {*kinds}:  # noqa: ASYNC110 - as an eye on the page would
             await asyncio.sleep(0.02)
 

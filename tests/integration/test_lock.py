@@ -213,7 +213,7 @@ async def test_a_button_cannot_report_so_its_lock_is_assumed(hass, site):
 
 async def test_a_fail_safe_lock_releases_when_its_output_is_off(hass, site, relay):
     relay.move(True)
-    site.change("Front door", releases_when="off", returns="by_vestibule", access_time=0.05)
+    site.change("Front door", releases_when="off", returns="by_vestibule", access_time=1.0)
     await site.until("locked")
     await site.unlock()
     assert site.lock().state == "unlocked"
@@ -233,7 +233,7 @@ async def test_a_relay_that_vestibule_times_is_put_back_in_nobodys_name(hass, si
 
 async def test_a_door_that_cannot_be_put_back_is_tried_until_it_is(hass, site, relay, monkeypatch):
     monkeypatch.setattr("custom_components.vestibule.vestibule_core.door.SECURE_AGAIN", 0.02)
-    site.change("Front door", returns="by_vestibule", access_time=0.05)
+    site.change("Front door", returns="by_vestibule", access_time=1.0)
     await site.unlock()
     relay.error = HomeAssistantError("no answer")
     await site.until("unknown")

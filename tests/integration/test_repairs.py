@@ -79,7 +79,7 @@ async def site(hass: HomeAssistant, site: Site) -> Site:
 
 
 async def until(happened: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not happened():  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.01)
 

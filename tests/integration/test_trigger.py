@@ -89,7 +89,7 @@ async def other(hass: HomeAssistant) -> OtherEvents:
 
 
 async def until_it(ran: Ran) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not ran:  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.01)
 

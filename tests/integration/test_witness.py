@@ -109,7 +109,7 @@ async def deliver(paired: Paired) -> str:
 
 async def release_ended(paired: Paired) -> None:
     """Return when the room's release has ended, and nothing more comes of it."""
-    await until(lambda: "door_relocked" in paired.outcomes())
+    await until(lambda: "access_not_taken" in paired.outcomes())
 
 
 def issues(hass: HomeAssistant) -> set[str]:
