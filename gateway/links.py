@@ -125,6 +125,7 @@ class Links:
         """What came of tokens before there were links: of those that a crash has left without an outcome."""
         self.alarms: tuple[CarrierAlarm, ...] = ()
         """What somebody has to know of links, as of the last look."""
+        self._is_ending = False
 
     async def start(self) -> None:
         """Call every cloud that there is a link to, and go on with that."""
@@ -134,6 +135,7 @@ class Links:
 
     async def stop(self) -> None:
         """End all links; what is being answered has PATIENCE seconds."""
+        self._is_ending = True
         await asyncio.gather(*(self._end(who) for who in tuple(self._open)))
         if self._session is not None:
             await self._session.close()
@@ -196,6 +198,8 @@ class Links:
 
     def look_for_alarms(self) -> None:
         """See what somebody has to know now, and tell all clients if that is something else than before."""
+        if self._is_ending:  # that there are no links then puts nothing right
+            return
         before = self.alarms
         self.alarms = tuple(
             CarrierAlarm(who, alarm)
@@ -204,7 +208,7 @@ class Links:
             for alarm in self._alarms(held, kept)
         )
         for each in self.alarms:
-            if each not in before:
+            if each not in before and each.alarm is not LinkAlarm.KEYS_REFUSED:  # each set is said, and why
                 say(_LOGGER, logging.ERROR, f"carrier_{each.alarm}", issuer=each.issuer)
         if self.alarms != before:
             self.edge.stream.building_changed()
@@ -355,6 +359,7 @@ class _Kept:
         if link.is_connected:
             say(_LOGGER, logging.INFO, "carrier_link", issuer=self._who, state=link.state)
             self._connected.set()
+            self.refresh()  # the policy may have changed since the hello left
             for accepted in self._recent():
                 link.accepted(accepted.jti, accepted.door, accepted.code)
         else:

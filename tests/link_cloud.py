@@ -116,6 +116,9 @@ class LinkCloud:
         self.connections: list[Connection] = []
         self.refuse_with: int | None = None
         """A close code for each hello."""
+        self.answers_hellos = asyncio.Event()
+        """Cleared: it takes its time, until it is set again."""
+        self.answers_hellos.set()
         self.before_keys: list[dict[str, Any]] = []
         """Frames in place of the keys."""
         self.end_with: int | None = None
@@ -200,6 +203,8 @@ class LinkCloud:
         assert hello["aud"] == self.issuer
         connection.greeting, connection.hello = frame, hello
         self.connections.append(connection)
+        self._wake()
+        await self.answers_hellos.wait()
         if self.refuse_with is not None:
             await connection.close(self.refuse_with)
         elif self.before_keys:

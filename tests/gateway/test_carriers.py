@@ -326,6 +326,15 @@ async def test_that_a_copy_of_the_gateway_has_taken_a_link_over_is_told_for_an_h
     assert (linked.links.facts(SWIFT)["wrong"], link_alarms(linked)) == ([], [])
 
 
+async def test_that_a_gateway_stops_ends_no_alarm(linked, cloud):
+    """Else its repair would flash at each restart."""
+    linked.clock.advance(linked.carriers.held(SWIFT).published.expires_at - linked.clock().wall)
+    linked.links.look_for_alarms()
+    assert link_alarms(linked) == ["keys_end"]
+    await linked.links.stop()
+    assert link_alarms(linked) == ["keys_end"]
+
+
 # ---- which doors ----
 
 
@@ -335,6 +344,19 @@ async def test_a_carrier_that_the_policy_does_not_let_in_is_offered_no_door_and_
     assert await cloud.challenge(gateway.door.id) == {"type": "refused", "id": 0, "word": "invalid_token"}
     outcome = await cloud.unlock(cloud.token(gateway.door.id, b64(bytes(16))))
     assert (outcome["word"], "code" in outcome, gateway.pulses) == ("invalid_token", False, 0)
+
+
+async def test_the_cloud_hears_of_a_door_that_the_policy_gives_while_a_hello_is_under_way(linked, admin, cloud):
+    less = swift()
+    less.doors = linked.all_doors[:1]
+    connections = len(cloud.connections)
+    cloud.answers_hellos.clear()
+    cloud.connections[-1].cut()
+    await cloud.until(lambda: len(cloud.connections) > connections)
+    assert len(cloud.connections[-1].hello["doors"]) == 2
+    await linked.allow(admin, less)
+    cloud.answers_hellos.set()
+    await cloud.until(lambda: [door["id"] for door in cloud.connections[-1].hello["doors"]] == [linked.door.id])
 
 
 async def test_the_cloud_hears_at_once_which_doors_the_policy_gives_or_takes(gateway, admin, cloud):
